@@ -1,0 +1,152 @@
+//! The configuration: what can be set, where it came from, and what is wrong with it.
+//!
+//! Owns defaults, the file, the environment and the flags' precedence. Opens no connection.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::block::Height;
+
+/// Everything that can be configured, complete and checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: Database,
+    pub source: Source,
+    pub log: Log,
+    /// By name. `BTreeMap`, so that they are reported in the same order everywhere.
+    pub pipelines: BTreeMap<String, Pipeline>,
+}
+
+/// `[database]`: the PostgreSQL that is written to.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// A `postgres://` URL or a `key=value` connection string.
+    pub url: Secret,
+    /// A PEM file with the certificate authorities to trust; the system's when absent.
+    pub tls_root_cert: Option<PathBuf>,
+    /// How many connections may be open beside the one that each pipeline writes with.
+    pub pool_size: usize,
+    pub connect_timeout: Duration,
+    /// Roles that `migrate` lets read every pipeline's tables and debshrew's views.
+    pub read_roles: Vec<String>,
+}
+
+/// `[source]`: the metashrew servers that are followed. All serve the same chain; the first that answers is
+/// used.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub urls: Vec<String>,
+    /// Basic authentication.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// Bearer authentication.
+    pub bearer_token: Option<Secret>,
+    pub headers: BTreeMap<String, Secret>,
+    pub connect_timeout: Duration,
+    /// For one request, answer included.
+    pub request_timeout: Duration,
+    /// How often a request that met something transient is tried again.
+    pub retries: u32,
+    /// The largest answer that is read, in bytes.
+    pub max_response_bytes: usize,
+    /// Connections kept open per server; also the most requests under way at once.
+    pub max_connections: usize,
+    /// How long to wait between two looks at the tip.
+    pub poll_interval: Duration,
+    /// How long the source's tip may stand below blocks that it still has hashes for before it is called
+    /// wedged.
+    pub wedge_timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A `tracing` filter: `info`, `debshrew=debug`.
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[pipelines.NAME]`
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// The `.wasm` file.
+    pub transform: PathBuf,
+    /// The PostgreSQL schema that the transform's tables live in.
+    pub schema: String,
+    /// The folder with the transform's SQL migrations; none when absent.
+    pub migrations: Option<PathBuf>,
+    /// The first block that is processed.
+    pub start_height: Height,
+    /// How many blocks to stay behind the source's tip.
+    pub confirmations: u32,
+    /// How many blocks below the checkpoint can be rolled back.
+    pub retention: u32,
+    pub unknown_imports: UnknownImports,
+    pub limits: Limits,
+}
+
+/// What to do about an import that the host does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownImports {
+    /// Refuse the module and name the import.
+    Refuse,
+    /// Link it; it traps when it is called.
+    Trap,
+}
+
+/// `[pipelines.NAME.limits]`: what one block's evaluation may use.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// wasmi's fuel, about one unit an instruction.
+    pub fuel: u64,
+    pub memory_bytes: usize,
+    pub table_elements: usize,
+    /// Everything that the transform hands over: changes, state, log lines, and view requests' inputs.
+    pub output_bytes: usize,
+    pub log_bytes: usize,
+    /// View calls and state reads together.
+    pub calls: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            fuel: 100_000_000_000,
+            memory_bytes: 1 << 30,
+            table_elements: 1 << 20,
+            output_bytes: 256 << 20,
+            log_bytes: 64 << 10,
+            calls: 100_000,
+        }
+    }
+}
+
+/// A text that is never shown, logged or printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[hidden]")
+    }
+}

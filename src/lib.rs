@@ -1,0 +1,6 @@
+//! debshrew follows a metashrew server into PostgreSQL, one transaction a block, through reorgs.
+
+pub mod block;
+pub mod change;
+pub mod config;
+pub mod failure;
