@@ -4,6 +4,10 @@
 //! Knows nothing of PostgreSQL's catalog and nothing of WebAssembly: values are kept as the transform wrote
 //! them, digit by digit, and given their column's type by `apply`.
 
+pub mod fold;
+
+use serde_json::value::RawValue;
+
 /// What happens to one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -35,4 +39,24 @@ pub enum Value {
     Text(Box<str>),
     /// An array or object, as its JSON text.
     Json(Box<str>),
+}
+
+impl Value {
+    /// A value of a JSON document that has been read already.
+    pub fn from_raw(raw: &RawValue) -> Value {
+        let text = raw.get();
+        match text.as_bytes().first() {
+            Some(b'n') => Value::Null,
+            Some(b't') => Value::Bool(true),
+            Some(b'f') => Value::Bool(false),
+            // A string that passed as JSON reads as one, unless it escapes half of a surrogate pair; that is
+            // kept as it was written, for PostgreSQL to refuse.
+            Some(b'"') => match serde_json::from_str::<Box<str>>(text) {
+                Ok(string) => Value::Text(string),
+                Err(_) => Value::Json(text.into()),
+            },
+            Some(b'[' | b'{') => Value::Json(text.into()),
+            _ => Value::Number(text.into()),
+        }
+    }
 }

@@ -1,0 +1,158 @@
+//! Runs refinery's migrations inside a transaction of the caller's, so that what must stay in step with them
+//! is committed together with them, and so that a dry run is a real run that is rolled back.
+
+use std::path::Path;
+
+use refinery::{AsyncMigrate, Migration, Runner};
+use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio_postgres::{GenericClient, Transaction};
+
+use super::{DbError, kind_of};
+use crate::failure::Kind;
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// debshrew's own migrations, as built into this binary.
+pub fn own() -> Vec<Migration> {
+    embedded::migrations::runner().get_migrations().clone()
+}
+
+/// The migrations in a folder: files named `V1__what_it_does.sql`, in the order of their numbers.
+pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, DbError> {
+    if !folder.is_dir() {
+        return Err(DbError::Catalog(format!("the migrations folder `{}` does not exist", folder.display())));
+    }
+    let mut migrations = refinery::load_sql_migrations(folder).map_err(|error| DbError::Migration {
+        detail: format!("cannot read the folder `{}`: {error}", folder.display()),
+        kind: Kind::Permanent,
+    })?;
+    if migrations.is_empty() {
+        return Err(DbError::Catalog(format!(
+            "the migrations folder `{}` holds no file named like `V1__what_it_does.sql`",
+            folder.display()
+        )));
+    }
+    migrations.sort();
+    Ok(migrations)
+}
+
+/// A migration that a database has had.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    pub version: i32,
+    pub name: String,
+    pub applied_on: String,
+}
+
+/// What the `history` table says has been applied; nothing when it does not exist yet.
+pub async fn applied(client: &impl GenericClient, history: &str) -> Result<Vec<Applied>, DbError> {
+    let reading = || DbError::statement(format!("read the migration history `{history}`"));
+    let exists: bool = client
+        .query_one("-- db::migrate::applied\nselect pg_catalog.to_regclass($1) is not null", &[&history])
+        .await
+        .map_err(reading())?
+        .get(0);
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let rows = client
+        .query(&format!("select version, name, applied_on from {history} order by version"), &[])
+        .await
+        .map_err(reading())?;
+    Ok(rows
+        .iter()
+        .map(|row| Applied { version: row.get(0), name: row.get(1), applied_on: row.get(2) })
+        .collect())
+}
+
+/// Refuses a database whose own schema is newer than this binary.
+pub async fn refuse_newer(client: &impl GenericClient) -> Result<(), DbError> {
+    let known = own().iter().map(Migration::version).max().unwrap_or(0);
+    let found = applied(client, OWN_HISTORY).await?.iter().map(|applied| applied.version).max().unwrap_or(0);
+    if found > known { Err(DbError::NewerDatabase { found, known }) } else { Ok(()) }
+}
+
+/// Where debshrew's own migrations are recorded.
+pub const OWN_HISTORY: &str = "debshrew.migration_history";
+
+/// Runs those of `migrations` that `history` does not name, and returns them. A migration that was changed
+/// after it ran, or that is missing from the folder, is an error.
+pub async fn run(
+    transaction: &Transaction<'_>,
+    migrations: &[Migration],
+    history: &str,
+) -> Result<Vec<Migration>, DbError> {
+    let report = Runner::new(migrations)
+        .set_grouped(true)
+        .set_abort_divergent(true)
+        .set_abort_missing(true)
+        .set_migration_table_name(history)
+        .run_async(&mut Inside(transaction))
+        .await
+        .map_err(describe)?;
+    Ok(report.applied_migrations().clone())
+}
+
+fn describe(error: refinery::Error) -> DbError {
+    let mut kind = Kind::Permanent;
+    let mut detail = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        if let Some(postgres) = inner.downcast_ref::<tokio_postgres::Error>() {
+            kind = kind_of(postgres);
+            if let Some(server) = postgres.as_db_error() {
+                detail = server.to_string();
+                if let Some(hint) = server.hint() {
+                    detail.push_str(&format!(" (hint: {hint})"));
+                }
+            }
+        }
+        cause = inner.source();
+    }
+    DbError::Migration { detail, kind }
+}
+
+/// refinery's view of a transaction that somebody else began and will end.
+struct Inside<'a>(&'a Transaction<'a>);
+
+impl AsyncTransaction for Inside<'_> {
+    type Error = tokio_postgres::Error;
+
+    async fn execute<'a, T: Iterator<Item = &'a str> + Send + 'a>(
+        &'a mut self,
+        queries: T,
+    ) -> Result<usize, Self::Error> {
+        let mut count = 0;
+        for query in queries {
+            self.0.batch_execute(query).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+}
+
+impl AsyncQuery<Vec<Migration>> for Inside<'_> {
+    async fn query<'a>(&'a mut self, query: &'a str) -> Result<Vec<Migration>, Self::Error> {
+        let rows = self.0.query(query, &[]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| {
+                // refinery writes both as text; a row that somebody altered counts as another migration.
+                let applied_on = OffsetDateTime::parse(row.get(2), &Rfc3339);
+                let checksum = row.get::<_, &str>(3).parse::<u64>();
+                Migration::applied(
+                    row.get(0),
+                    row.get(1),
+                    applied_on.unwrap_or(OffsetDateTime::UNIX_EPOCH),
+                    checksum.unwrap_or(0),
+                )
+            })
+            .collect())
+    }
+}
+
+impl AsyncMigrate for Inside<'_> {}

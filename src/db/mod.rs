@@ -1,0 +1,186 @@
+//! The PostgreSQL connection: pool, TLS, catalog, locks, migrations.
+//!
+//! Knows nothing of blocks, changes or journals; `apply` builds those on what is here.
+
+pub mod catalog;
+pub mod lock;
+pub mod migrate;
+mod tls;
+
+use std::time::Duration;
+
+use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::error::SqlState;
+
+use crate::config;
+use crate::failure::Kind;
+
+/// What went wrong between us and PostgreSQL.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    #[error("cannot read the database URL (`database.url`)")]
+    Url(#[source] tokio_postgres::Error),
+    #[error("{0}")]
+    Tls(String),
+    #[error("cannot connect to PostgreSQL at {target}")]
+    Connect {
+        target: String,
+        #[source]
+        source: Box<deadpool_postgres::PoolError>,
+    },
+    #[error("PostgreSQL did not accept: {what}")]
+    Statement {
+        what: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error("{0}")]
+    Catalog(String),
+    #[error("a migration failed: {detail}")]
+    Migration { detail: String, kind: Kind },
+    #[error(
+        "the database's `debshrew` schema has version {found}, and this debshrew knows versions up to {known}: \
+         run a newer debshrew"
+    )]
+    NewerDatabase { found: i32, known: i32 },
+}
+
+impl DbError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            DbError::Url(_) | DbError::Tls(_) | DbError::Catalog(_) | DbError::NewerDatabase { .. } => {
+                Kind::Permanent
+            }
+            DbError::Connect { source, .. } => match &**source {
+                deadpool_postgres::PoolError::Backend(error) => kind_of(error),
+                _ => Kind::Transient,
+            },
+            DbError::Statement { source, .. } => kind_of(source),
+            DbError::Migration { kind, .. } => *kind,
+        }
+    }
+
+    /// Names what was being done when `source` came back.
+    pub fn statement(what: impl Into<String>) -> impl FnOnce(tokio_postgres::Error) -> DbError {
+        let what = what.into();
+        move |source| DbError::Statement { what, source }
+    }
+}
+
+/// Whether PostgreSQL's error may pass by itself. The classes are those of appendix A of its manual,
+/// "PostgreSQL Error Codes".
+pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
+    let Some(state) = error.code() else {
+        // No answer of the server's: the connection broke, or it never came to be.
+        return Kind::Transient;
+    };
+    let transient = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+    ];
+    // 08: connection, 53: resources (disk, memory, connections), 58: input and output of the system.
+    let class = &state.code()[..2];
+    if transient.contains(state) || matches!(class, "08" | "53" | "58") {
+        Kind::Transient
+    } else {
+        Kind::Permanent
+    }
+}
+
+/// A pool of connections to one database. Cheap to clone.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    target: String,
+}
+
+impl Db {
+    /// Reads the URL and prepares the pool; connects to nothing yet.
+    pub fn new(config: &config::Database) -> Result<Db, DbError> {
+        let dsn = tls::Dsn::read(config.url.reveal())?;
+        let mut postgres: tokio_postgres::Config = dsn.text.parse().map_err(DbError::Url)?;
+        postgres.connect_timeout(config.connect_timeout);
+        postgres.keepalives_idle(Duration::from_secs(30));
+        postgres.tcp_user_timeout(Duration::from_secs(60));
+        if postgres.get_application_name().is_none() {
+            postgres.application_name("debshrew");
+        }
+        let target = describe(&postgres);
+        let connector = tls::connector(&dsn, config.tls_root_cert.as_deref())?;
+        let manager = Manager::from_config(
+            postgres,
+            connector,
+            ManagerConfig { recycling_method: RecyclingMethod::Verified },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(Duration::from_secs(30)))
+            .create_timeout(Some(config.connect_timeout))
+            .recycle_timeout(Some(config.connect_timeout))
+            .build()
+            .map_err(|error| DbError::Tls(error.to_string()))?;
+        Ok(Db { pool, target })
+    }
+
+    /// A connection of the pool, which goes back there when it is dropped.
+    pub async fn client(&self) -> Result<Object, DbError> {
+        self.pool
+            .get()
+            .await
+            .map_err(|source| DbError::Connect { target: self.target.clone(), source: Box::new(source) })
+    }
+
+    /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.
+    pub async fn dedicated(&self) -> Result<ClientWrapper, DbError> {
+        Ok(Object::take(self.client().await?))
+    }
+
+    /// The server and database, without secrets: `db.example:5432/app`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+fn describe(config: &tokio_postgres::Config) -> String {
+    use tokio_postgres::config::Host;
+    let ports = config.get_ports();
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(index, host)| {
+            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                Host::Unix(path) => format!("{}:{port}", path.display()),
+            }
+        })
+        .collect();
+    format!("{}/{}", hosts.join(","), config.get_dbname().or(config.get_user()).unwrap_or_default())
+}
+
+/// A name as SQL: in double quotes, with those inside doubled. The one way in which names get into SQL.
+///
+/// Source: PostgreSQL's manual, "Lexical Structure", quoted identifiers.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_inside_names_are_doubled() {
+        assert_eq!(quote("a\"b.C d"), "\"a\"\"b.C d\"");
+    }
+}
