@@ -1,5 +1,6 @@
 //! debshrew follows a metashrew server into PostgreSQL, one transaction a block, through reorgs.
 
+pub mod apply;
 pub mod block;
 pub mod change;
 pub mod config;

@@ -1,0 +1,4 @@
+mod datum;
+mod rows;
+mod sql;
+pub mod target;
