@@ -51,9 +51,11 @@ pub async fn bring_in_step(
         let journal_name = journal_name(&target.table);
         let former = recorded.iter().find(|(table, record)| {
             **table == target.table.name
-                || (record.oid == target.table.oid && !targets.iter().any(|other| other.table.name == **table))
+                || (record.oid == target.table.oid
+                    && !targets.iter().any(|other| other.table.name == **table))
         });
-        let old_name = former.map(|(table, _)| if *table == STATE_TABLE { STATE_JOURNAL.to_owned() } else { table.clone() });
+        let old_name = former
+            .map(|(table, _)| if *table == STATE_TABLE { STATE_JOURNAL.to_owned() } else { table.clone() });
         let journal = old_name.and_then(|name| journals.iter().find(|journal| journal.name == name));
         match (former, journal) {
             (Some((_, record)), Some(journal)) => {
@@ -65,7 +67,11 @@ pub async fn bring_in_step(
         }
     }
     for journal in journals.iter().filter(|journal| !kept.contains(&journal.name)) {
-        work.run(&format!("drop table {}", journal.sql()), &format!("dropped the journal of `{}`", journal.name)).await?;
+        work.run(
+            &format!("drop table {}", journal.sql()),
+            &format!("dropped the journal of `{}`", journal.name),
+        )
+        .await?;
     }
     let steps = work.steps;
     record(transaction, pipeline, targets).await?;
@@ -92,9 +98,13 @@ pub fn differences(targets: &[Target], journals: &[Table]) -> Vec<String> {
             continue;
         };
         for column in target.table.stored().map(|column| &target.table.columns[column]) {
-            let in_step = journal.columns.iter().any(|held| held.name == column.name && same_type(held, column));
+            let in_step =
+                journal.columns.iter().any(|held| held.name == column.name && same_type(held, column));
             if !in_step {
-                differences.push(format!("the journal of `{}` lacks its column `{}`", target.table.name, column.name));
+                differences.push(format!(
+                    "the journal of `{}` lacks its column `{}`",
+                    target.table.name, column.name
+                ));
             }
         }
     }
@@ -121,7 +131,10 @@ struct Record {
     columns: BTreeMap<i16, (String, bool)>,
 }
 
-async fn recorded(transaction: &Transaction<'_>, pipeline: i32) -> Result<BTreeMap<String, Record>, ApplyError> {
+async fn recorded(
+    transaction: &Transaction<'_>,
+    pipeline: i32,
+) -> Result<BTreeMap<String, Record>, ApplyError> {
     let rows = transaction
         .query(
             "-- apply::journal::recorded\n\
@@ -149,7 +162,8 @@ async fn record(transaction: &Transaction<'_>, pipeline: i32, targets: &[Target]
         .map_err(failed())?;
     for target in targets {
         let stored: Vec<usize> = target.table.stored().collect();
-        let names: Vec<&str> = stored.iter().map(|column| target.table.columns[*column].name.as_str()).collect();
+        let names: Vec<&str> =
+            stored.iter().map(|column| target.table.columns[*column].name.as_str()).collect();
         let numbers: Vec<i16> = stored.iter().map(|column| target.table.columns[*column].number).collect();
         let in_key: Vec<bool> = stored.iter().map(|column| target.table.key.contains(column)).collect();
         transaction
@@ -212,9 +226,10 @@ impl Work<'_> {
         let mut held: Vec<String> = Vec::new();
         let mut renamed: Vec<(String, String)> = Vec::new();
         for (number, (name, _)) in &record.columns {
-            let now = table.stored().map(|column| &table.columns[column]).find(|column| {
-                if same_table { column.number == *number } else { column.name == *name }
-            });
+            let now = table
+                .stored()
+                .map(|column| &table.columns[column])
+                .find(|column| if same_table { column.number == *number } else { column.name == *name });
             match now {
                 None => {
                     let sql = format!("alter table {journal_sql} drop column {}", quote(name));
@@ -234,7 +249,8 @@ impl Work<'_> {
                 self.add_column(table, &journal_sql, column).await?;
                 continue;
             }
-            let former = renamed.iter().find(|(_, to)| *to == column.name).map_or(&column.name, |(from, _)| from);
+            let former =
+                renamed.iter().find(|(_, to)| *to == column.name).map_or(&column.name, |(from, _)| from);
             let held = journal.columns.iter().find(|held| held.name == *former);
             if held.is_some_and(|held| !same_type(held, column)) {
                 self.retype_column(table, &journal_sql, column).await?;
@@ -252,7 +268,8 @@ impl Work<'_> {
     ) -> Result<(), ApplyError> {
         let between = |index: usize| quote(&format!("undo renaming {index}"));
         for (index, (from, _)) in renamed.iter().enumerate() {
-            let sql = format!("alter table {journal_sql} rename column {} to {}", quote(from), between(index));
+            let sql =
+                format!("alter table {journal_sql} rename column {} to {}", quote(from), between(index));
             execute(self.transaction, &sql, "rename a journal's column").await?;
         }
         for (index, (from, to)) in renamed.iter().enumerate() {
@@ -263,7 +280,12 @@ impl Work<'_> {
     }
 
     /// The images are of rows that got the column's default when it was added.
-    async fn add_column(&mut self, table: &Table, journal_sql: &str, column: &Column) -> Result<(), ApplyError> {
+    async fn add_column(
+        &mut self,
+        table: &Table,
+        journal_sql: &str,
+        column: &Column,
+    ) -> Result<(), ApplyError> {
         let default = match (&column.default, &column.volatile_default) {
             (Some(default), None) => Some(default),
             _ => None,
@@ -284,7 +306,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn retype_column(&mut self, table: &Table, journal_sql: &str, column: &Column) -> Result<(), ApplyError> {
+    async fn retype_column(
+        &mut self,
+        table: &Table,
+        journal_sql: &str,
+        column: &Column,
+    ) -> Result<(), ApplyError> {
         let name = quote(&column.name);
         let collate = column.collation.as_ref().map(|name| format!(" collate {name}")).unwrap_or_default();
         let retype = format!(
@@ -311,7 +338,12 @@ impl Work<'_> {
     }
 
     /// Images of rows that did not exist hold the key alone: under another key they say nothing.
-    async fn follow_key(&mut self, target: &Target, record: &Record, journal_sql: &str) -> Result<(), ApplyError> {
+    async fn follow_key(
+        &mut self,
+        target: &Target,
+        record: &Record,
+        journal_sql: &str,
+    ) -> Result<(), ApplyError> {
         let table = &target.table;
         let same_table = record.oid == table.oid;
         let was_in_key = |column: &Column| {
@@ -324,7 +356,8 @@ impl Work<'_> {
         if table.key.len() == former && now.clone().all(was_in_key) {
             return Ok(());
         }
-        self.run(&format!("delete from {journal_sql}"), &format!("emptied the journal of `{}`", table.name)).await?;
+        self.run(&format!("delete from {journal_sql}"), &format!("emptied the journal of `{}`", table.name))
+            .await?;
         self.steps.cut.push(format!("the primary key of `{}` has changed", table.name));
         Ok(())
     }

@@ -1,0 +1,15 @@
+-- The blocks of the branch that is followed, as they were committed.
+create or replace view debshrew.blocks as
+select p.name as pipeline,
+       b.height,
+       encode(b.hash, 'hex') as block_hash,
+       b.changes,
+       b.journaled,
+       b.committed_at
+  from debshrew.block b
+  join debshrew.pipeline p on p.pipeline_id = b.pipeline_id;
+
+comment on view debshrew.blocks is 'Committed blocks of the branch that is followed.';
+comment on column debshrew.blocks.block_hash is 'In the order that Bitcoin shows.';
+comment on column debshrew.blocks.changes is 'How many rows the block changed.';
+comment on column debshrew.blocks.journaled is 'Whether the block was committed with what it takes to roll it back.';

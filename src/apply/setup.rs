@@ -1,0 +1,220 @@
+//! Sets a database up for its pipelines, and brings it up to date: debshrew's own migrations, each pipeline's,
+//! their journals, and who may read.
+//!
+//! All of it is one transaction: either everything is as the configuration says afterwards, or nothing has
+//! changed. A dry run is a real run that is rolled back.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use refinery::Migration;
+use tokio_postgres::{Client, Transaction};
+
+use super::checkpoint::{self, Registered};
+use super::rows::Targets;
+use super::target::{STATE_JOURNAL, STATE_TABLE, Target, journal_schema, relation_refusals};
+use super::{ApplyError, journal};
+use crate::block::Height;
+use crate::db::lock::Lock;
+use crate::db::{DbError, catalog, migrate, quote};
+
+/// What people query: views, which may be made again at any time.
+const VIEWS: [&str; 3] = [
+    include_str!("../../sql/pipelines.sql"),
+    include_str!("../../sql/blocks.sql"),
+    include_str!("../../sql/reorgs.sql"),
+];
+
+/// A pipeline as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub name: String,
+    pub schema: String,
+    /// The folder of its migrations, if it has any.
+    pub migrations: Option<PathBuf>,
+    pub start_height: Height,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Apply,
+    /// Do everything, report it, and roll it back.
+    DryRun,
+}
+
+/// What was done, in the order in which it was.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub own: Vec<String>,
+    pub pipelines: Vec<PipelineReport>,
+    /// Roles that may read now.
+    pub readers: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PipelineReport {
+    pub name: String,
+    pub migrations: Vec<String>,
+    pub journals: Vec<String>,
+    /// Why blocks committed before can no longer be rolled back.
+    pub cut: Vec<String>,
+    /// Tables that cannot be replicated, with the reason.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Where a pipeline's migrations are recorded.
+pub fn history(pipeline: &str) -> String {
+    format!("debshrew.migrations_{pipeline}")
+}
+
+/// Brings the database to what is wanted. Waits while another process migrates; refuses while a pipeline runs.
+pub async fn migrate(
+    client: &mut Client,
+    wanted: &[Wanted],
+    readers: &[String],
+    mode: Mode,
+) -> Result<Report, ApplyError> {
+    Lock::Migration.take(client).await?;
+    let report = migrate_locked(client, wanted, readers, mode).await;
+    // Also what `migrate_locked` took; both end with the session if this does not reach the server.
+    let released = client.batch_execute("select pg_catalog.pg_advisory_unlock_all()").await;
+    let report = report?;
+    released.map_err(DbError::statement("release the migration lock"))?;
+    Ok(report)
+}
+
+async fn migrate_locked(
+    client: &mut Client,
+    wanted: &[Wanted],
+    readers: &[String],
+    mode: Mode,
+) -> Result<Report, ApplyError> {
+    migrate::refuse_newer(client).await?;
+    for pipeline in wanted {
+        if let Some(found) = checkpoint::find(client, &pipeline.name).await?
+            && !Lock::Writer(found.id).try_take(client).await?
+        {
+            return Err(ApplyError::Running { pipeline: pipeline.name.clone() });
+        }
+    }
+    let transaction = client.transaction().await.map_err(DbError::statement("begin the migrations"))?;
+    let mut report = Report::default();
+    execute(&transaction, "create schema if not exists debshrew", "make the schema `debshrew`").await?;
+    let done = migrate::run(&transaction, &migrate::own(), migrate::OWN_HISTORY).await?;
+    report.own = done.iter().map(ToString::to_string).collect();
+    for view in VIEWS {
+        execute(&transaction, view, "make the views").await?;
+    }
+    for pipeline in wanted {
+        report.pipelines.push(migrate_pipeline(&transaction, pipeline).await?);
+    }
+    for role in readers {
+        grant_read(&transaction, role, wanted).await?;
+        report.readers.push(role.clone());
+    }
+    match mode {
+        Mode::Apply => transaction.commit().await.map_err(DbError::statement("commit the migrations"))?,
+        Mode::DryRun => transaction.rollback().await.map_err(DbError::statement("end the dry run"))?,
+    }
+    Ok(report)
+}
+
+async fn migrate_pipeline(
+    transaction: &Transaction<'_>,
+    wanted: &Wanted,
+) -> Result<PipelineReport, ApplyError> {
+    let registered =
+        checkpoint::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
+    let schema = quote(&wanted.schema);
+    execute(transaction, &format!("create schema if not exists {schema}"), "make the pipeline's schema")
+        .await?;
+    let mut migrations = Vec::new();
+    if let Some(folder) = &wanted.migrations {
+        // The tables' names in these files have no schema: it is the configuration's to choose.
+        execute(transaction, &format!("set local search_path = {schema}"), "set the search path").await?;
+        let run = migrate::run(transaction, &migrate::in_folder(folder)?, &history(&wanted.name)).await;
+        migrations =
+            run.map_err(|error| naming(error, &wanted.name))?.iter().map(Migration::to_string).collect();
+        execute(transaction, "set local search_path to default", "reset the search path").await?;
+    }
+    journal::prepare(transaction, &wanted.name).await?;
+    let targets = read_targets(transaction.client(), &registered).await?;
+    let steps = journal::bring_in_step(transaction, registered.id, &wanted.name, targets.list()).await?;
+    Ok(PipelineReport {
+        name: wanted.name.clone(),
+        migrations,
+        journals: steps.done,
+        cut: steps.cut,
+        refused: targets.refused().clone(),
+    })
+}
+
+fn naming(error: DbError, pipeline: &str) -> DbError {
+    match error {
+        DbError::Migration { detail, kind } => {
+            DbError::Migration { detail: format!("pipeline `{pipeline}`: {detail}"), kind }
+        }
+        other => other,
+    }
+}
+
+/// Lets a role read the pipelines' tables, those made later included, and debshrew's views.
+async fn grant_read(transaction: &Transaction<'_>, role: &str, wanted: &[Wanted]) -> Result<(), ApplyError> {
+    let role = quote(role);
+    let mut sql = format!(
+        "grant usage on schema debshrew to {role};\n\
+         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role};\n"
+    );
+    for pipeline in wanted {
+        let schema = quote(&pipeline.schema);
+        sql.push_str(&format!(
+            "grant usage on schema {schema} to {role};\n\
+             grant select on all tables in schema {schema} to {role};\n\
+             alter default privileges in schema {schema} grant select on tables to {role};\n"
+        ));
+    }
+    execute(transaction, &sql, &format!("let role {role} read")).await
+}
+
+/// The pipeline's tables as they are now, and its state.
+async fn read_targets(client: &Client, pipeline: &Registered) -> Result<Targets, ApplyError> {
+    let journals = journal_schema(&pipeline.name);
+    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut list = Vec::new();
+    for table in catalog::tables(client, &pipeline.schema).await? {
+        let name = table.name.clone();
+        match Target::new(table, &journals, &name) {
+            Ok(target) => list.push(target),
+            Err(reasons) => {
+                refused.insert(name, reasons);
+            }
+        }
+    }
+    // A table that goes may be what another one's reason was about, so only the first round counts.
+    for (table, reason) in relation_refusals(&list) {
+        refused.entry(table).or_default().push(reason);
+    }
+    list.retain(|target| !refused.contains_key(&target.table.name));
+    let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
+    let state = state.ok_or_else(|| ApplyError::NotSetUp(pipeline.name.clone()))?;
+    let state = Target::new(state, &journals, STATE_JOURNAL)
+        .map_err(|reasons| ApplyError::Refused { table: STATE_TABLE.into(), reasons: reasons.join("; ") })?;
+    let refused = refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
+    Ok(Targets::new(list, state, refused))
+}
+
+/// The pipeline's tables, if their journals fit them.
+pub async fn targets_in_step(client: &Client, pipeline: &Registered) -> Result<Targets, ApplyError> {
+    let targets = read_targets(client, pipeline).await?;
+    let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
+    let differences = journal::differences(targets.list(), &journals);
+    if differences.is_empty() {
+        Ok(targets)
+    } else {
+        Err(ApplyError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
+    }
+}
+
+async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), ApplyError> {
+    transaction.batch_execute(sql).await.map_err(|error| DbError::statement(what)(error).into())
+}
