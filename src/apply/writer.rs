@@ -309,12 +309,13 @@ enum Part {
 }
 
 type Failed = (Part, tokio_postgres::Error);
+type Request<'a> = BoxFuture<'a, Result<u64, tokio_postgres::Error>>;
 
 /// Statements on their way. A request leaves when its future is polled first; so each is polled once, in
 /// order, before any reply is waited for.
 #[derive(Default)]
 struct Batch<'a> {
-    waiting: Vec<(Part, MaybeDone<BoxFuture<'a, Result<u64, tokio_postgres::Error>>>)>,
+    waiting: Vec<(Part, MaybeDone<Request<'a>>)>,
     /// One could not even be sent: nothing is sent after it, COMMIT least of all.
     unsent: Option<Failed>,
 }

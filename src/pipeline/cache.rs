@@ -1,0 +1,106 @@
+//! The transform's state as evaluation sees it: what blocks that are not committed yet have written, over what
+//! the database holds, and what was read lately.
+//!
+//! Correct because the pipeline's writer is the only one that writes the state: an entry that is kept is what
+//! the database holds, or will hold when the block that wrote it is committed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use crate::apply::StateWrite;
+use crate::block::Height;
+
+/// Above this many bytes, what the database holds too is forgotten.
+const MOST_BYTES: usize = 32 << 20;
+
+/// What a HashMap's entry costs beside its key and value, roughly.
+const ENTRY_BYTES: usize = 96;
+
+#[derive(Default)]
+pub(super) struct StateCache(Mutex<Entries>);
+
+#[derive(Default)]
+struct Entries {
+    /// The value, and the block that wrote it if that may not be committed yet.
+    entries: HashMap<Vec<u8>, (Option<Vec<u8>>, Option<Height>)>,
+    bytes: usize,
+}
+
+impl StateCache {
+    /// What is known of a key: its value, or that there is none.
+    pub(super) fn get(&self, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        self.lock().entries.get(key).map(|(value, _)| value.clone())
+    }
+
+    /// Remembers what the database holds, unless a later write is known.
+    pub(super) fn read(&self, key: &[u8], value: Option<&Vec<u8>>) {
+        let mut entries = self.lock();
+        if !entries.entries.contains_key(key) {
+            entries.insert(key.to_vec(), value.cloned(), None);
+        }
+    }
+
+    pub(super) fn wrote(&self, height: Height, writes: &[StateWrite]) {
+        let mut entries = self.lock();
+        for (key, value) in writes {
+            entries.insert(key.clone(), value.clone(), Some(height));
+        }
+    }
+
+    /// Blocks up to this one are in the database now.
+    pub(super) fn committed(&self, height: Height) {
+        let mut entries = self.lock();
+        if entries.bytes > MOST_BYTES {
+            entries.entries.retain(|_, (_, written)| written.is_some_and(|written| written > height));
+            entries.bytes = entries.entries.iter().map(|(key, (value, _))| size(key, value.as_deref())).sum();
+        }
+    }
+
+    /// Forgets everything: after a rollback, or when evaluations are thrown away.
+    pub(super) fn clear(&self) {
+        *self.lock() = Entries::default();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Entries> {
+        // Nothing panics while it is held; if it did, the entries would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, written: Option<Height>) {
+        self.bytes += size(&key, value.as_deref());
+        let key_size = key.len();
+        if let Some((old, _)) = self.entries.insert(key, (value, written)) {
+            self.bytes -= key_size + old.map_or(0, |old| old.len()) + ENTRY_BYTES;
+        }
+    }
+}
+
+fn size(key: &[u8], value: Option<&[u8]>) -> usize {
+    key.len() + value.map_or(0, <[u8]>::len) + ENTRY_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_is_not_committed_outlives_what_the_database_holds() {
+        let cache = StateCache::default();
+        let height = |height| Height::new(height).unwrap();
+        cache.wrote(height(7), &[(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)]);
+        cache.read(b"a", None);
+        assert_eq!(cache.get(b"a"), Some(Some(b"1".to_vec())));
+        assert_eq!(cache.get(b"b"), Some(None));
+        assert_eq!(cache.get(b"c"), None);
+
+        cache.wrote(height(8), &[(b"big".to_vec(), Some(vec![0; MOST_BYTES]))]);
+        cache.committed(height(7));
+        assert_eq!(cache.get(b"a"), None, "the database holds it");
+        assert!(cache.get(b"big").is_some(), "it is not committed");
+        cache.committed(height(8));
+        assert_eq!(cache.get(b"big"), None);
+        assert_eq!(cache.lock().bytes, 0);
+    }
+}

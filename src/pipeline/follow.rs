@@ -1,0 +1,349 @@
+//! Follows the source as the pipeline's writer: looks where it stands, and does what follows from that.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{self, Batch, Evaluated};
+use super::cache::StateCache;
+use super::report::Reporter;
+use super::{Ended, Goal, Pipeline, PipelineError, Waited, wait};
+use crate::apply::checkpoint::{self, Activity};
+use crate::apply::prune::Pruner;
+use crate::apply::{Cause, Writer};
+use crate::block::{BlockRef, Height};
+use crate::failure::Backoff;
+use crate::reorg::{Comparison, ForkSearch, Question};
+use crate::source::{Reading, Verdict};
+
+/// After the source has moved under a reading, it is left alone until its tip has stood still for this long, or
+/// risen.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// How often the tip is looked at meanwhile.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
+
+pub(super) struct Follow<'a> {
+    pipeline: &'a Pipeline,
+    writer: Writer,
+    reporter: Reporter,
+    goal: Goal,
+    stop: &'a CancellationToken,
+    cache: Arc<StateCache>,
+    pruner: Pruner,
+    progress: Progress,
+    /// Since when the source has stood below the checkpoint.
+    behind_since: Option<Instant>,
+}
+
+/// Where the source stands, seen from the checkpoint.
+enum Look {
+    /// Blocks from the one after the checkpoint up to this height can be evaluated.
+    Ahead(Height),
+    AtTip,
+    /// Its tip is lower, on the same branch.
+    Behind,
+    /// It follows another branch from above this block on; `None` is before the first block.
+    Forked(Option<Height>),
+    /// It moved while it was looked at.
+    Moved(String),
+}
+
+impl<'a> Follow<'a> {
+    pub(super) fn new(
+        pipeline: &'a Pipeline,
+        writer: Writer,
+        reporter: Reporter,
+        goal: Goal,
+        stop: &'a CancellationToken,
+    ) -> Follow<'a> {
+        let pruner = Pruner::new(pipeline.db.clone(), pipeline.settings.retention);
+        Follow {
+            pipeline,
+            writer,
+            reporter,
+            goal,
+            stop,
+            cache: Arc::default(),
+            pruner,
+            progress: Progress::default(),
+            behind_since: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, backoff: &mut Backoff) -> Result<Ended, PipelineError> {
+        let poll_interval = self.pipeline.timing.poll_interval;
+        loop {
+            if self.stop.is_cancelled() {
+                return Ok(Ended::Stopped);
+            }
+            if self.reached(self.checkpoint()) {
+                return Ok(Ended::GoalReached);
+            }
+            let Some(reading) = self.pipeline.source.open().await? else {
+                let reason = "the source has no block yet".to_owned();
+                self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+                wait(poll_interval, self.stop).await;
+                continue;
+            };
+            backoff.reset();
+            let reading = Arc::new(reading);
+            let tip = reading.tip().height;
+            let look = self.look(&reading).await?;
+            if !matches!(look, Look::Behind) {
+                self.behind_since = None;
+            }
+            match look {
+                Look::Ahead(to) => {
+                    self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                    self.catch_up(reading, to).await?;
+                }
+                Look::AtTip => {
+                    self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                    if self.goal == Goal::Tip {
+                        return Ok(Ended::GoalReached);
+                    }
+                    wait(poll_interval, self.stop).await;
+                }
+                Look::Behind => {
+                    let reason = self.behind(&reading).await?;
+                    self.reporter.say(Activity::Waiting, Some(reason), Some(tip)).await?;
+                    wait(poll_interval, self.stop).await;
+                }
+                Look::Forked(to) => self.roll_back(to).await?,
+                Look::Moved(how) => self.settle(&how, tip).await?,
+            }
+        }
+    }
+
+    fn checkpoint(&self) -> Option<BlockRef> {
+        self.writer.checkpoint().block
+    }
+
+    fn reached(&self, at: Option<BlockRef>) -> bool {
+        matches!((self.goal, at), (Goal::Until(height), Some(at)) if at.height >= height)
+    }
+
+    /// The first block after `block`.
+    fn next(&self, block: Option<BlockRef>) -> Height {
+        block.map_or(self.pipeline.settings.start_height, |block| block.height.next())
+    }
+
+    /// The highest block that may be committed while the source's tip is at this height.
+    fn highest(&self, tip: Height) -> Option<Height> {
+        let confirmed = tip.get().checked_sub(self.pipeline.settings.confirmations).and_then(Height::new)?;
+        Some(match self.goal {
+            Goal::Until(height) => confirmed.min(height),
+            Goal::Follow | Goal::Tip => confirmed,
+        })
+    }
+
+    async fn look(&self, reading: &Reading) -> Result<Look, PipelineError> {
+        let tip = reading.tip();
+        let Some(at) = self.checkpoint() else {
+            let first = self.pipeline.settings.start_height;
+            return Ok(match self.highest(tip.height).filter(|highest| *highest >= first) {
+                Some(highest) => Look::Ahead(highest),
+                None => Look::AtTip,
+            });
+        };
+        let top = at.height.min(tip.height);
+        let Some(committed) = self.committed(top).await? else { return Ok(Look::Behind) };
+        match reading.hash(top).await? {
+            Some(hash) if hash == committed => {}
+            Some(_) => return self.find_fork(reading, top).await,
+            None => return Ok(Look::Moved(format!("the source has no hash for block {top} any more"))),
+        }
+        Ok(match self.highest(tip.height) {
+            _ if tip.height < at.height => Look::Behind,
+            Some(highest) if highest > at.height => Look::Ahead(highest),
+            _ => Look::AtTip,
+        })
+    }
+
+    /// Finds the highest block that both branches contain, given that `top` is on ours alone.
+    async fn find_fork(&self, reading: &Reading, top: Height) -> Result<Look, PipelineError> {
+        let first = self.writer.pipeline().start_height;
+        let mut search = ForkSearch::new(top, self.writer.checkpoint().floor, first);
+        let fork = loop {
+            match search.next() {
+                Question::Compare(height) => {
+                    let (Some(committed), Some(hash)) = (self.committed(height).await?, reading.hash(height).await?)
+                    else {
+                        return Ok(Look::Moved(format!("block {height} is not there to compare any more")));
+                    };
+                    search.answer(if committed == hash { Comparison::Same } else { Comparison::Differs });
+                }
+                Question::Found(fork) => break fork,
+                // The writer refuses to go below its floor, and says what can be done.
+                Question::BelowFloor { floor } => break floor.previous(),
+            }
+        };
+        Ok(match reading.close().await? {
+            Verdict::Held => Look::Forked(fork),
+            Verdict::Moved(how) => Look::Moved(how),
+        })
+    }
+
+    async fn committed(&self, height: Height) -> Result<Option<crate::block::BlockHash>, PipelineError> {
+        match self.checkpoint() {
+            Some(at) if at.height == height => Ok(Some(at.hash)),
+            _ => {
+                let client = self.pipeline.db.client().await?;
+                Ok(checkpoint::committed_hash(&**client, self.writer.pipeline().id, height).await?)
+            }
+        }
+    }
+
+    /// Evaluates and commits up to `to`: while one batch is being committed the next is evaluated.
+    async fn catch_up(&mut self, reading: Arc<Reading>, to: Height) -> Result<(), PipelineError> {
+        let tip = reading.tip().height;
+        let first = self.next(self.checkpoint());
+        let targets = Arc::clone(self.writer.targets());
+        let mut ready = batch::evaluate(self.pipeline, reading, first..=to, &targets, &self.cache).await?;
+        loop {
+            let Batch { blocks, failed } = match ready {
+                Evaluated::Batch(batch) => batch,
+                Evaluated::Moved(how) => {
+                    self.cache.clear();
+                    return self.settle(&how, tip).await;
+                }
+            };
+            let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
+            let ahead = Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
+            let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
+            let (committed, next) = tokio::join!(commit, ahead.evaluate(last));
+            committed?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+            self.pruner.advance(&mut self.writer).await?;
+            if self.stop.is_cancelled() {
+                return Ok(());
+            }
+            match next? {
+                Some(next) => ready = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
+        self.cache.clear();
+        let done = self.writer.roll_back(to, Cause::Reorg).await?;
+        let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
+        tracing::warn!(
+            pipeline = self.pipeline.name,
+            depth = done.depth,
+            rows = done.rows,
+            "the source changed to another branch: rolled back from block {} {to}",
+            done.from
+        );
+        Ok(())
+    }
+
+    /// What to say of a source whose tip is below the checkpoint.
+    async fn behind(&mut self, reading: &Reading) -> Result<String, PipelineError> {
+        let tip = reading.tip().height;
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        let waited = since.elapsed();
+        if waited >= self.pipeline.timing.wedge_timeout && reading.hash_above_tip(tip.next()).await?.is_some() {
+            return Ok(format!(
+                "the source has stood at height {tip} for long, while it still has hashes above: it is probably \
+                 wedged after a reorganisation that it could not follow; restart it or index anew"
+            ));
+        }
+        Ok(format!("the source is at height {tip}, behind what is committed"))
+    }
+
+    /// Lets the source come to rest: while it reorganises, its views answer wrongly.
+    async fn settle(&self, how: &str, tip: Height) -> Result<(), PipelineError> {
+        tracing::debug!(pipeline = self.pipeline.name, "thrown away what was evaluated: {how}");
+        let mut lowest = tip;
+        let mut since = Instant::now();
+        while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
+            let Some(now) = self.pipeline.source.tip().await? else { continue };
+            if now > lowest {
+                break;
+            }
+            if now < lowest {
+                (lowest, since) = (now, Instant::now());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What it takes to evaluate the batch after one that is being committed.
+struct Ahead<'a> {
+    pipeline: &'a Pipeline,
+    goal: Goal,
+    targets: &'a Arc<crate::apply::Targets>,
+    cache: &'a Arc<StateCache>,
+}
+
+impl Ahead<'_> {
+    /// The next batch, if the source has one that stands on `parent`.
+    async fn evaluate(&self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
+        let Some(parent) = parent else { return Ok(None) };
+        let Some(reading) = self.pipeline.source.open().await? else { return Ok(None) };
+        let confirmed = reading.tip().height.get().checked_sub(self.pipeline.settings.confirmations);
+        let Some(mut to) = confirmed.and_then(Height::new) else { return Ok(None) };
+        if let Goal::Until(height) = self.goal {
+            to = to.min(height);
+        }
+        if to <= parent.height || reading.hash(parent.height).await? != Some(parent.hash) {
+            return Ok(None);
+        }
+        let heights = parent.height.next()..=to;
+        batch::evaluate(self.pipeline, Arc::new(reading), heights, self.targets, self.cache).await.map(Some)
+    }
+}
+
+/// Commits blocks in order; ends between two when it is to stop.
+async fn commit(
+    writer: &mut Writer,
+    blocks: Vec<crate::apply::Block>,
+    stop: &CancellationToken,
+    cache: &StateCache,
+    progress: &mut Progress,
+    tip: Height,
+) -> Result<(), PipelineError> {
+    for block in blocks {
+        if stop.is_cancelled() {
+            return Ok(());
+        }
+        let at = block.at;
+        let changes = writer
+            .commit(block)
+            .await
+            .map_err(|source| PipelineError::Block { height: at.height, source })?;
+        cache.committed(at.height);
+        progress.committed(&writer.pipeline().name, at, changes, tip);
+    }
+    Ok(())
+}
+
+/// One line a second at most, however fast blocks are committed.
+#[derive(Default)]
+struct Progress {
+    since: Option<Instant>,
+    blocks: u32,
+    changes: u64,
+}
+
+impl Progress {
+    fn committed(&mut self, pipeline: &str, at: BlockRef, changes: u64, tip: Height) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.blocks += 1;
+        self.changes += changes;
+        let elapsed = since.elapsed();
+        let lag = tip.blocks_above(at.height);
+        if elapsed < Duration::from_secs(1) && lag > 0 {
+            return;
+        }
+        tracing::info!(pipeline, blocks = self.blocks, changes = self.changes, lag_blocks = lag, "committed up to block {at}");
+        *self = Progress { since: Some(Instant::now()), ..Progress::default() };
+    }
+}

@@ -1,0 +1,217 @@
+//! The one loop of a pipeline: take over, follow the source, evaluate, commit in order, roll back on a fork.
+//!
+//! Owns all control flow and what is done about each failure. The modules that it calls are leaves: they do
+//! one thing and return what came of it.
+
+mod batch;
+mod cache;
+mod follow;
+mod report;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::checkpoint::{self, Activity};
+use crate::apply::{ApplyError, Writer};
+use crate::block::Height;
+use crate::config;
+use crate::db::{Db, DbError};
+use crate::failure::{Backoff, Kind};
+use crate::runtime::{RuntimeError, Transform};
+use crate::source::{Source, SourceError};
+use report::Reporter;
+
+/// How often a standby looks whether the pipeline's lock is free.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a pipeline cannot go on, for now or for good.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("block {height}: the transform failed")]
+    Transform {
+        height: Height,
+        #[source]
+        source: RuntimeError,
+    },
+    #[error("block {height}: its changes cannot be applied")]
+    Block {
+        height: Height,
+        #[source]
+        source: ApplyError,
+    },
+    #[error("the evaluation of block {height} was cut off")]
+    CutOff { height: Height },
+}
+
+impl From<DbError> for PipelineError {
+    fn from(error: DbError) -> PipelineError {
+        PipelineError::Apply(error.into())
+    }
+}
+
+impl PipelineError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            PipelineError::Source(error) => error.kind(),
+            PipelineError::Apply(error) | PipelineError::Block { source: error, .. } => error.kind(),
+            PipelineError::Transform { source, .. } => source.kind(),
+            PipelineError::CutOff { .. } => Kind::Transient,
+        }
+    }
+
+    /// The block that it is about.
+    pub fn height(&self) -> Option<Height> {
+        match self {
+            PipelineError::Transform { height, .. }
+            | PipelineError::Block { height, .. }
+            | PipelineError::CutOff { height } => Some(*height),
+            PipelineError::Source(_) | PipelineError::Apply(_) => None,
+        }
+    }
+}
+
+/// The whole chain of an error's causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// When a run is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Never: follow the source.
+    Follow,
+    /// Once this height is committed.
+    Until(Height),
+    /// Once the source's tip is reached.
+    Tip,
+}
+
+/// A run that ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    GoalReached,
+    Stopped,
+}
+
+/// One pipeline and all that it needs.
+#[derive(Clone)]
+pub struct Pipeline {
+    pub name: String,
+    pub settings: config::Pipeline,
+    pub timing: Timing,
+    pub db: Db,
+    pub source: Source,
+    pub transform: Transform,
+}
+
+/// How long to wait for the source.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two looks at the tip.
+    pub poll_interval: Duration,
+    /// Until a source that stands below blocks it still has hashes for is called wedged.
+    pub wedge_timeout: Duration,
+}
+
+impl Pipeline {
+    /// Runs until the goal is reached, `stop` is cancelled, or something is met that waiting does not mend.
+    /// What may pass is tried again, with growing pauses, and said in the log and in `debshrew.pipelines`.
+    pub async fn run(&self, goal: Goal, stop: &CancellationToken) -> Result<Ended, PipelineError> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        loop {
+            let error = match self.write(goal, stop, &mut backoff).await {
+                Ok(ended) => {
+                    self.say(Activity::Stopped, None).await;
+                    return Ok(ended);
+                }
+                Err(error) => error,
+            };
+            let reason = chain(&error);
+            if error.kind() == Kind::Permanent {
+                tracing::error!(pipeline = self.name, "halted: {reason}");
+                self.say(Activity::Halted, Some(&error)).await;
+                return Err(error);
+            }
+            let pause = backoff.next_pause();
+            tracing::warn!(pipeline = self.name, "{reason}; trying again in {} ms", pause.as_millis());
+            self.say(Activity::Waiting, Some(&error)).await;
+            if wait(pause, stop).await == Waited::Stopped {
+                self.say(Activity::Stopped, None).await;
+                return Ok(Ended::Stopped);
+            }
+        }
+    }
+
+    /// Becomes the writer and follows until something goes wrong. The checkpoint is read anew each time.
+    async fn write(
+        &self,
+        goal: Goal,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Result<Ended, PipelineError> {
+        let Some(writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
+        let registered = writer.pipeline();
+        let client = self.db.client().await?;
+        checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height).await?;
+        drop(client);
+        let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
+        tracing::info!(pipeline = self.name, "going on from {at}");
+        let reporter = Reporter::new(self.db.clone(), registered.id);
+        follow::Follow::new(self, writer, reporter, goal, stop).run(backoff).await
+    }
+
+    async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
+        let mut said = false;
+        while !stop.is_cancelled() {
+            if let Some(writer) = Writer::try_take_over(&self.db, &self.name).await? {
+                return Ok(Some(writer));
+            }
+            if !said {
+                tracing::info!(pipeline = self.name, "another process writes this pipeline; standing by");
+                said = true;
+            }
+            wait(STANDBY_INTERVAL, stop).await;
+        }
+        Ok(None)
+    }
+
+    /// Best effort: when the database is what failed, the log has it.
+    async fn say(&self, activity: Activity, error: Option<&PipelineError>) {
+        let said = async {
+            let client = self.db.client().await?;
+            let Some(registered) = checkpoint::find(&**client, &self.name).await? else { return Ok(()) };
+            let reason = error.map(|error| chain(error));
+            let height = error.and_then(PipelineError::height);
+            checkpoint::report(&**client, registered.id, activity, reason.as_deref(), height, None).await
+        };
+        if let Err(error) = said.await {
+            tracing::warn!(pipeline = self.name, "cannot record what the pipeline does: {}", chain(&error));
+        }
+    }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    Over,
+    Stopped,
+}
+
+async fn wait(pause: Duration, stop: &CancellationToken) -> Waited {
+    tokio::select! {
+        () = stop.cancelled() => Waited::Stopped,
+        () = tokio::time::sleep(pause) => Waited::Over,
+    }
+}

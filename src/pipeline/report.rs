@@ -1,0 +1,45 @@
+//! Says in the database what a pipeline is doing, when that changes and now and then.
+
+use std::time::{Duration, Instant};
+
+use crate::apply::ApplyError;
+use crate::apply::checkpoint::{self, Activity};
+use crate::block::Height;
+use crate::db::Db;
+
+/// The source's tip moves with every block of a backfill; that often it need not be said.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Reporter {
+    db: Db,
+    pipeline: i32,
+    last: Option<(Activity, Option<String>)>,
+    source_tip: Option<Height>,
+    at: Instant,
+}
+
+impl Reporter {
+    pub(super) fn new(db: Db, pipeline: i32) -> Reporter {
+        Reporter { db, pipeline, last: None, source_tip: None, at: Instant::now() }
+    }
+
+    pub(super) async fn say(
+        &mut self,
+        activity: Activity,
+        reason: Option<String>,
+        source_tip: Option<Height>,
+    ) -> Result<(), ApplyError> {
+        let now = (activity, reason);
+        let same = self.last.as_ref() == Some(&now);
+        if same && (self.at.elapsed() < INTERVAL || self.source_tip == source_tip) {
+            return Ok(());
+        }
+        if !same && let Some(reason) = &now.1 {
+            tracing::warn!("waiting: {reason}");
+        }
+        let client = self.db.client().await?;
+        checkpoint::report(&**client, self.pipeline, activity, now.1.as_deref(), None, source_tip).await?;
+        (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
+        Ok(())
+    }
+}
