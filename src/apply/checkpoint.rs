@@ -236,3 +236,56 @@ pub async fn report(
         .map_err(DbError::statement("report the pipeline's state"))?;
     Ok(())
 }
+
+/// A pipeline as people see it: a row of `debshrew.pipelines`, whose columns are described there.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Overview {
+    pub pipeline: String,
+    pub schema: String,
+    pub height: Option<i32>,
+    pub block_hash: Option<String>,
+    pub source_height: Option<i32>,
+    pub lag_blocks: Option<i32>,
+    pub state: String,
+    pub last_error: Option<String>,
+    pub last_error_height: Option<i32>,
+    /// As PostgreSQL writes a time in ISO 8601.
+    pub last_block_at: Option<String>,
+    pub rollback_floor: Option<i32>,
+    pub start_height: i32,
+}
+
+/// Every pipeline that is set up in the database, by name; none when nothing is set up yet.
+pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, ApplyError> {
+    let rows = client
+        .query(
+            "-- apply::checkpoint::overview\n\
+             select pipeline, schema, height, block_hash, source_height, lag_blocks, state, last_error, \
+                    last_error_height, rollback_floor, start_height, \
+                    to_char(last_block_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as last_block_at \
+               from debshrew.pipelines order by pipeline",
+            &[],
+        )
+        .await;
+    let rows = match rows {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        other => other.map_err(DbError::statement("read `debshrew.pipelines`"))?,
+    };
+    Ok(rows
+        .iter()
+        .map(|row| Overview {
+            pipeline: row.get("pipeline"),
+            schema: row.get("schema"),
+            height: row.get("height"),
+            block_hash: row.get("block_hash"),
+            source_height: row.get("source_height"),
+            lag_blocks: row.get("lag_blocks"),
+            state: row.get("state"),
+            last_error: row.get("last_error"),
+            last_error_height: row.get("last_error_height"),
+            last_block_at: row.get("last_block_at"),
+            rollback_floor: row.get("rollback_floor"),
+            start_height: row.get("start_height"),
+        })
+        .collect())
+}

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::checkpoint::{self, Registered};
 use super::rows::Targets;
-use super::target::{STATE_JOURNAL, STATE_TABLE, Target, journal_schema, relation_refusals};
+use super::target::{STATE_JOURNAL, STATE_TABLE, Target, advice, journal_schema, relation_refusals};
 use super::{ApplyError, journal};
 use crate::block::Height;
 use crate::db::lock::Lock;
@@ -60,6 +60,9 @@ pub struct PipelineReport {
     pub cut: Vec<String>,
     /// Tables that cannot be replicated, with the reason.
     pub refused: BTreeMap<String, String>,
+    /// What works but could work better: table and advice.
+    pub advice: Vec<(String, String)>,
+    pub tables: Vec<String>,
 }
 
 /// Where a pipeline's migrations are recorded.
@@ -140,12 +143,18 @@ async fn migrate_pipeline(
     journal::prepare(transaction, &wanted.name).await?;
     let targets = read_targets(transaction.client(), &registered).await?;
     let steps = journal::bring_in_step(transaction, registered.id, &wanted.name, targets.list()).await?;
+    let replicated = || targets.list().iter().take(targets.state());
+    let said = |target: &Target| {
+        advice(target).into_iter().map(|advice| (target.table.name.clone(), advice)).collect()
+    };
     Ok(PipelineReport {
         name: wanted.name.clone(),
         migrations,
         journals: steps.done,
         cut: steps.cut,
         refused: targets.refused().clone(),
+        advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),
+        tables: replicated().map(|target| target.table.name.clone()).collect(),
     })
 }
 
@@ -156,6 +165,35 @@ fn naming(error: DbError, pipeline: &str) -> DbError {
         }
         other => other,
     }
+}
+
+/// What the database has had, and what it has not had yet.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// `debshrew` itself, or the pipeline.
+    pub of: String,
+    pub applied: Vec<migrate::Applied>,
+    pub pending: Vec<String>,
+}
+
+/// How far each set of migrations is; debshrew's own comes first.
+pub async fn progress(client: &Client, wanted: &[Wanted]) -> Result<Vec<Progress>, ApplyError> {
+    migrate::refuse_newer(client).await?;
+    let mut all =
+        vec![compare("debshrew", migrate::own(), migrate::applied(client, migrate::OWN_HISTORY).await?)];
+    for pipeline in wanted {
+        if let Some(folder) = &pipeline.migrations {
+            let applied = migrate::applied(client, &history(&pipeline.name)).await?;
+            all.push(compare(&pipeline.name, migrate::in_folder(folder)?, applied));
+        }
+    }
+    Ok(all)
+}
+
+fn compare(of: &str, known: Vec<Migration>, applied: Vec<migrate::Applied>) -> Progress {
+    let pending =
+        known.iter().filter(|migration| !applied.iter().any(|had| had.version == migration.version()));
+    Progress { of: of.to_owned(), pending: pending.map(Migration::to_string).collect(), applied }
 }
 
 /// Lets a role read the pipelines' tables, those made later included, and debshrew's views.
