@@ -173,7 +173,10 @@ mod tests {
         assert_eq!(text(&Shape::Json, Value::Text("a\"b".into())), r#""a\"b""#);
         assert_eq!(text(&Shape::Json, json(r#"{"a":1.50}"#)), r#"{"a":1.50}"#);
         assert_eq!(text(&Shape::Scalar, Value::Text("a\"b".into())), "a\"b");
-        assert_eq!(text(&Shape::Scalar, Value::Number("18446744073709551617.0".into())), "18446744073709551617.0");
+        assert_eq!(
+            text(&Shape::Scalar, Value::Number("18446744073709551617.0".into())),
+            "18446744073709551617.0"
+        );
         assert_eq!(datum(&Shape::Json, Value::Null), Ok(None));
     }
 

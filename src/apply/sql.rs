@@ -24,16 +24,13 @@ impl<'a> Rows<'a> {
     /// `(select …casts… from unnest($1, $2, …)) v`, its columns named `c0`, `c1`, ….
     fn from(&self) -> String {
         let casts: Vec<String> = (0..self.columns.len())
-            .map(|index| format!("{} as c{index}", cast(&self.target.table.columns[self.columns[index]], index)))
+            .map(|index| {
+                format!("{} as c{index}", cast(&self.target.table.columns[self.columns[index]], index))
+            })
             .collect();
         let parameters = (1..=self.columns.len()).map(|number| format!("${number}::pg_catalog.text[]"));
         let names = (0..self.columns.len()).map(|index| format!("c{index}"));
-        format!(
-            "(select {} from unnest({}) as u ({})) v",
-            casts.join(", "),
-            join(parameters),
-            join(names)
-        )
+        format!("(select {} from unnest({}) as u ({})) v", casts.join(", "), join(parameters), join(names))
     }
 
     fn names(&self) -> String {
@@ -55,7 +52,9 @@ impl<'a> Rows<'a> {
         let values: Vec<usize> = self.target.values().collect();
         let names = table.key.iter().chain(&values).map(|column| quote(&table.columns[*column].name));
         let key = table.key.iter().enumerate();
-        let key = key.map(|(index, column)| format!("coalesce(t.{}, v.c{index})", quote(&table.columns[*column].name)));
+        let key = key.map(|(index, column)| {
+            format!("coalesce(t.{}, v.c{index})", quote(&table.columns[*column].name))
+        });
         let values = values.iter().map(|column| format!("t.{}", quote(&table.columns[*column].name)));
         format!(
             "-- apply::journal\ninsert into {} (undo_height, undo_existed, {})\n\
@@ -84,13 +83,15 @@ impl<'a> Rows<'a> {
     pub(super) fn upsert(&self, others: &[usize]) -> String {
         let columns = &self.target.table.columns;
         let key = self.target.table.key.len();
-        let given = self.columns[key..].iter().filter(|column| !columns[**column].identity_always).map(|column| {
-            let name = quote(&columns[*column].name);
-            format!("{name} = excluded.{name}")
-        });
+        let given =
+            self.columns[key..].iter().filter(|column| !columns[**column].identity_always).map(|column| {
+                let name = quote(&columns[*column].name);
+                format!("{name} = excluded.{name}")
+            });
         let defaults = others.iter().map(|column| format!("{} = default", quote(&columns[*column].name)));
         let sets: Vec<String> = given.chain(defaults).collect();
-        let action = if sets.is_empty() { "nothing".into() } else { format!("update set {}", sets.join(", ")) };
+        let action =
+            if sets.is_empty() { "nothing".into() } else { format!("update set {}", sets.join(", ")) };
         format!(
             "-- apply::upsert\ninsert into {} ({}) overriding system value\nselect {}\n  from {}\n\
              on conflict ({}) do {action}",
@@ -105,8 +106,9 @@ impl<'a> Rows<'a> {
     /// Sets the columns that are bound in those rows that exist.
     pub(super) fn update(&self) -> String {
         let key = self.target.table.key.len();
-        let sets = (key..self.columns.len())
-            .map(|index| format!("{} = v.c{index}", quote(&self.target.table.columns[self.columns[index]].name)));
+        let sets = (key..self.columns.len()).map(|index| {
+            format!("{} = v.c{index}", quote(&self.target.table.columns[self.columns[index]].name))
+        });
         format!(
             "-- apply::update\nupdate {} t\n   set {}\n  from {}\n where {}",
             self.target.table.sql(),

@@ -62,9 +62,10 @@ impl Target {
         if !refusals.is_empty() {
             return Err(refusals);
         }
-        let key_forms: Vec<KeyForm> = table.key.iter().map(|column| key_form(&table.columns[*column])).collect();
-        let identity_beside_key =
-            (0..table.columns.len()).any(|column| table.columns[column].identity_always && !table.key.contains(&column));
+        let key_forms: Vec<KeyForm> =
+            table.key.iter().map(|column| key_form(&table.columns[*column])).collect();
+        let identity_beside_key = (0..table.columns.len())
+            .any(|column| table.columns[column].identity_always && !table.key.contains(&column));
         let afresh = table.immediate_unique.is_some()
             || table.key_deferrable
             || identity_beside_key
@@ -111,7 +112,9 @@ fn refusals(table: &Table) -> Vec<String> {
         reasons.push("it has no primary key, so its rows cannot be told apart; add one".to_owned());
     }
     if table.key.iter().any(|column| table.columns[*column].generated) {
-        reasons.push("its primary key has a generated column, whose value is not known before the row exists".into());
+        reasons.push(
+            "its primary key has a generated column, whose value is not known before the row exists".into(),
+        );
     }
     if table.unlogged {
         reasons.push("it is unlogged: a crash of the server empties it; `alter table … set logged`".into());
@@ -120,10 +123,12 @@ fn refusals(table: &Table) -> Vec<String> {
         reasons.push("it takes part in table inheritance; use partitions instead".into());
     }
     if table.has_rules {
-        reasons.push("it has rewrite rules, which change statements behind debshrew's back; drop them".into());
+        reasons
+            .push("it has rewrite rules, which change statements behind debshrew's back; drop them".into());
     }
     if table.row_security {
-        reasons.push("row level security hides rows from debshrew's role; exempt the role (`bypassrls`)".into());
+        reasons
+            .push("row level security hides rows from debshrew's role; exempt the role (`bypassrls`)".into());
     }
     for name in JOURNAL_COLUMNS {
         if table.columns.iter().any(|column| column.name == name) {
@@ -181,15 +186,19 @@ fn why_afresh(target: &Target) -> String {
     match &target.table.immediate_unique {
         Some(index) => format!("unique `{index}` is checked row by row"),
         None if target.table.key_deferrable => "its primary key is deferrable".into(),
-        None => "its key's equality is not identity, or it has an identity column that is always generated".into(),
+        None => {
+            "its key's equality is not identity, or it has an identity column that is always generated".into()
+        }
     }
 }
 
 /// Whether a trigger function's text has a writing statement that names the table.
 fn writes_to(source: &str, table: &str) -> bool {
     let lower = source.to_lowercase();
-    let words: Vec<&str> =
-        lower.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = lower
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
+        .filter(|word| !word.is_empty())
+        .collect();
     let table = table.to_lowercase();
     words.iter().enumerate().any(|(index, word)| {
         *word == table

@@ -95,7 +95,11 @@ mod tests {
 
     #[test]
     fn later_values_win_column_by_column() {
-        let folded = net(vec![upsert("a", &[(2, "x"), (1, "y")]), upsert("b", &[]), upsert("a", &[(1, "z"), (0, "w")])]);
+        let folded = net(vec![
+            upsert("a", &[(2, "x"), (1, "y")]),
+            upsert("b", &[]),
+            upsert("a", &[(1, "z"), (0, "w")]),
+        ]);
         let expected = vec![(0, Some("w".into())), (1, Some("z".into())), (2, Some("x".into()))];
         assert_eq!(folded, [("a".into(), Net::Upsert(expected)), ("b".into(), Net::Upsert(vec![]))]);
     }
@@ -103,7 +107,12 @@ mod tests {
     #[test]
     fn a_delete_forgets_what_came_before_and_turns_what_follows_into_a_replacement() {
         assert_eq!(net(vec![upsert("a", &[(1, "x")]), delete("a")]), [("a".into(), Net::Delete)]);
-        let replaced = net(vec![upsert("a", &[(1, "x")]), delete("a"), upsert("a", &[(2, "y")]), upsert("a", &[(3, "z")])]);
+        let replaced = net(vec![
+            upsert("a", &[(1, "x")]),
+            delete("a"),
+            upsert("a", &[(2, "y")]),
+            upsert("a", &[(3, "z")]),
+        ]);
         let expected = vec![(2, Some("y".into())), (3, Some("z".into()))];
         assert_eq!(replaced, [("a".into(), Net::Replace(expected))]);
     }

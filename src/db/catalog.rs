@@ -113,7 +113,10 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     let read = |what: &'static str| DbError::statement(format!("read the catalog ({what})"));
     // With an empty path every type, collation and operator is written with its schema.
     let path: String = client
-        .query_one("select pg_catalog.set_config('search_path', '', false), current_setting('search_path')", &[])
+        .query_one(
+            "select pg_catalog.set_config('search_path', '', false), current_setting('search_path')",
+            &[],
+        )
         .await
         .map(|row| row.get(1))
         .map_err(read("search path"))?;
@@ -185,7 +188,8 @@ fn column(row: &Row, types: &Types) -> Result<Column, DbError> {
     let base = types.base(declared_oid)?;
     let default: Option<String> = row.get("default_text");
     // The functions whose result differs from call to call that defaults are made of in practice.
-    let volatile = ["nextval(", "now()", "_timestamp()", "random", "CURRENT_", "LOCALTIME", "timeofday(", "uuid"];
+    let volatile =
+        ["nextval(", "now()", "_timestamp()", "random", "CURRENT_", "LOCALTIME", "timeofday(", "uuid"];
     Ok(Column {
         name: row.get("name"),
         number: row.get("number"),
@@ -279,9 +283,11 @@ impl Types {
         } else if found.kind == "c" {
             let fields = found.field_names.iter().zip(&found.field_types);
             Shape::Composite(
-                fields
-                    .map(|(name, oid)| Ok((name.clone(), self.shape(*oid, depth + 1)?)))
-                    .collect::<Result<_, DbError>>()?,
+                fields.map(|(name, oid)| Ok((name.clone(), self.shape(*oid, depth + 1)?))).collect::<Result<
+                    _,
+                    DbError,
+                >>(
+                )?,
             )
         } else {
             Shape::Scalar

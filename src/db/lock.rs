@@ -31,10 +31,10 @@ impl Lock {
     /// Takes the lock for this session if nobody holds it; says whether it did.
     pub async fn try_take(self, client: &Client) -> Result<bool, DbError> {
         client
-            .query_one("-- db::lock::try_take\nselect pg_catalog.pg_try_advisory_lock($1, $2)", &[
-                &LOCK_SPACE,
-                &self.key(),
-            ])
+            .query_one(
+                "-- db::lock::try_take\nselect pg_catalog.pg_try_advisory_lock($1, $2)",
+                &[&LOCK_SPACE, &self.key()],
+            )
             .await
             .map(|row| row.get(0))
             .map_err(DbError::statement("take an advisory lock"))
@@ -43,7 +43,10 @@ impl Lock {
     /// Waits for the lock and takes it for this session.
     pub async fn take(self, client: &Client) -> Result<(), DbError> {
         client
-            .execute("-- db::lock::take\nselect pg_catalog.pg_advisory_lock($1, $2)", &[&LOCK_SPACE, &self.key()])
+            .execute(
+                "-- db::lock::take\nselect pg_catalog.pg_advisory_lock($1, $2)",
+                &[&LOCK_SPACE, &self.key()],
+            )
             .await
             .map(drop)
             .map_err(DbError::statement("wait for an advisory lock"))
@@ -52,10 +55,10 @@ impl Lock {
     /// Gives the lock back.
     pub async fn release(self, client: &Client) -> Result<(), DbError> {
         client
-            .execute("-- db::lock::release\nselect pg_catalog.pg_advisory_unlock($1, $2)", &[
-                &LOCK_SPACE,
-                &self.key(),
-            ])
+            .execute(
+                "-- db::lock::release\nselect pg_catalog.pg_advisory_unlock($1, $2)",
+                &[&LOCK_SPACE, &self.key()],
+            )
             .await
             .map(drop)
             .map_err(DbError::statement("release an advisory lock"))
