@@ -6,3 +6,4 @@ pub mod change;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod telemetry;

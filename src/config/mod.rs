@@ -2,11 +2,35 @@
 //!
 //! Owns defaults, the file, the environment and the flags' precedence. Opens no connection.
 
+mod error;
+mod hide;
+mod keys;
+mod layer;
+mod name;
+mod read;
+mod section;
+mod settings;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::block::Height;
+
+pub use crate::telemetry::Format as LogFormat;
+pub use error::ConfigError;
+pub use hide::hide_password;
+pub use keys::{Form, KEYS, Key};
+pub use layer::{Flags, Inputs};
+pub use settings::{Setting, Settings};
+
+/// Gathers the configuration from all its places and checks it. What only some commands need (a database, a
+/// source, a pipeline) may still be absent: see [`Config::check_runnable`].
+pub fn load(inputs: &Inputs) -> Result<Config, ConfigError> {
+    Settings::gather(inputs)?.config()
+}
 
 /// Everything that can be configured, complete and checked.
 #[derive(Clone, Debug)]
@@ -18,10 +42,38 @@ pub struct Config {
     pub pipelines: BTreeMap<String, Pipeline>,
 }
 
+impl Config {
+    /// Whether there is a database to connect to.
+    pub fn check_database(&self) -> Result<(), ConfigError> {
+        present(!self.database.url.reveal().is_empty(), ConfigError::NoDatabase)
+    }
+
+    /// Whether there is a source to follow.
+    pub fn check_source(&self) -> Result<(), ConfigError> {
+        present(!self.source.urls.is_empty(), ConfigError::NoSource)
+    }
+
+    /// Whether there is a pipeline.
+    pub fn check_pipelines(&self) -> Result<(), ConfigError> {
+        present(!self.pipelines.is_empty(), ConfigError::NoPipeline)
+    }
+
+    /// Whether all is there that `run` needs.
+    pub fn check_runnable(&self) -> Result<(), ConfigError> {
+        self.check_database()?;
+        self.check_source()?;
+        self.check_pipelines()
+    }
+}
+
+fn present(is_there: bool, otherwise: ConfigError) -> Result<(), ConfigError> {
+    if is_there { Ok(()) } else { Err(otherwise) }
+}
+
 /// `[database]`: the PostgreSQL that is written to.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// A `postgres://` URL or a `key=value` connection string.
+    /// A `postgres://` URL or a `key=value` connection string; empty when none is configured.
     pub url: Secret,
     /// A PEM file with the certificate authorities to trust; the system's when absent.
     pub tls_root_cert: Option<PathBuf>,
@@ -65,13 +117,6 @@ pub struct Log {
     /// A `tracing` filter: `info`, `debshrew=debug`.
     pub filter: String,
     pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// `[pipelines.NAME]`

@@ -1,0 +1,150 @@
+//! Reads values by their keys, held to the form that the table of keys gives them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::config::ValueKind;
+
+use super::keys::{Form, KEYS, Place};
+use super::{ConfigError, Settings, hide_password, name, read};
+use crate::telemetry;
+
+/// What stands for a value that may not be seen.
+const HIDDEN: &str = "[hidden]";
+
+/// The settings, read for one pipeline or header, or for what has no name.
+pub(super) struct Section<'a> {
+    pub(super) settings: &'a Settings,
+    /// What `NAME` stands for.
+    pub(super) name: Option<String>,
+}
+
+impl Section<'_> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        self.read(key, |value, _| read::text(value))
+    }
+
+    pub(super) fn path(&self, key: &str) -> Result<Option<PathBuf>, ConfigError> {
+        let path = self.read(key, |value, _| {
+            read::text(value)
+                .ok()
+                .filter(|path| !path.is_empty())
+                .ok_or_else(|| "it must be the path of a file or folder".to_owned())
+        })?;
+        Ok(path.map(PathBuf::from))
+    }
+
+    pub(super) fn number<T: TryFrom<u64> + Default>(&self, key: &str) -> Result<T, ConfigError> {
+        self.required(key, |value, form| {
+            let (least, most) = match form {
+                Form::Integer { least, most } => (least, most),
+                _ => (0, u64::MAX),
+            };
+            read::integer(value, least, most).and_then(fit)
+        })
+    }
+
+    pub(super) fn bytes(&self, key: &str) -> Result<usize, ConfigError> {
+        self.required(key, |value, form| {
+            let (least, most) = match form {
+                Form::Bytes { least, most } => (least, most),
+                _ => (0, u64::MAX),
+            };
+            read::bytes(value, least, most).and_then(fit)
+        })
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Result<Duration, ConfigError> {
+        self.required(key, |value, _| read::duration(value))
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+        self.required(key, |value, _| read::list(value))
+    }
+
+    pub(super) fn urls(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+        self.required(key, |value, _| read::urls(value))
+    }
+
+    pub(super) fn one_of(&self, key: &str) -> Result<String, ConfigError> {
+        self.required(key, |value, form| {
+            let Form::OneOf(choices) = form else { return read::text(value) };
+            read::text(value)
+                .ok()
+                .filter(|text| choices.contains(&text.as_str()))
+                .ok_or_else(|| format!("it must be one of `{}`", choices.join("`, `")))
+        })
+    }
+
+    pub(super) fn log_filter(&self, key: &str) -> Result<String, ConfigError> {
+        self.required(key, |value, _| {
+            read::text(value)
+                .ok()
+                .filter(|filter| telemetry::check_filter(filter).is_ok())
+                .ok_or_else(|| "it must be a log filter such as `info` or `warn,debshrew=debug`".to_owned())
+        })
+    }
+
+    pub(super) fn schema(&self, key: &str) -> Result<String, ConfigError> {
+        self.required(key, |value, _| {
+            let schema = read::text(value)?;
+            name::problem_with_schema(&schema).map_or(Ok(schema), Err)
+        })
+    }
+
+    /// For keys that have a default.
+    fn required<T: Default>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&ValueKind, Form) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        Ok(self.read(key, read)?.unwrap_or_default())
+    }
+
+    fn read<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&ValueKind, Form) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let Some(key) = KEYS.iter().find(|known| known.name == key) else { return Ok(None) };
+        let place = Place { key, name: self.name.clone() };
+        let (value, origin) = self.settings.value(&place);
+        let Some(value) = value else { return Ok(None) };
+        read(&value, key.form).map(Some).map_err(|allowed| ConfigError::Invalid {
+            key: place.to_string(),
+            origin,
+            value: shown(key.form, &value),
+            allowed,
+        })
+    }
+}
+
+fn fit<T: TryFrom<u64>>(number: u64) -> Result<T, String> {
+    T::try_from(number).map_err(|_| "it is too large for this machine".to_owned())
+}
+
+/// A value as it may be shown.
+pub(super) fn shown(form: Form, value: &ValueKind) -> String {
+    match (form, value) {
+        (Form::Secret, _) => HIDDEN.to_owned(),
+        (_, ValueKind::Array(values)) => {
+            values.iter().map(|value| shown(form, &value.kind)).collect::<Vec<_>>().join(", ")
+        }
+        (Form::Urls, ValueKind::String(text)) => shown_urls(text),
+        (Form::Dsn, ValueKind::String(text)) => hide_password(text),
+        (Form::Dsn, _) => HIDDEN.to_owned(),
+        (_, value) => value.to_string(),
+    }
+}
+
+/// With a part that is no URL, it cannot be told where a password begins and ends.
+fn shown_urls(text: &str) -> String {
+    let urls: Vec<&str> = text.split(',').map(str::trim).collect();
+    if urls.iter().all(|url| url.contains("://")) {
+        urls.into_iter().map(hide_password).collect::<Vec<_>>().join(", ")
+    } else if text.contains('@') {
+        HIDDEN.to_owned()
+    } else {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,205 @@
+//! The layers merged: what is in force, where it came from, and the [`Config`] that it makes.
+
+use std::collections::BTreeMap;
+
+use ::config::{Value, ValueKind};
+
+use super::keys::{KEYS, Key, Place};
+use super::section::{Section, shown};
+use super::{
+    Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Source, UnknownImports,
+};
+use crate::block::Height;
+
+/// The configuration in force, value by value.
+#[derive(Debug)]
+pub struct Settings {
+    merged: Value,
+}
+
+/// One value, as it may be shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// `pipelines.ledger.retention`
+    pub key: String,
+    /// Secrets are hidden. `None` when it is unset and has no default.
+    pub value: Option<String>,
+    /// `default`, `file debshrew.toml`, `variable DATABASE_URL`, `flag --log`.
+    pub origin: String,
+}
+
+impl Settings {
+    /// Reads all layers and merges them; refuses what it does not know.
+    pub fn gather(inputs: &Inputs) -> Result<Settings, ConfigError> {
+        let mut builder = ::config::Config::builder();
+        for layer in inputs.layers()? {
+            builder = builder.add_source(layer);
+        }
+        Ok(Settings { merged: builder.build().map_err(ConfigError::Merge)?.cache })
+    }
+
+    /// Every key with its value, those of pipelines once per pipeline.
+    pub fn list(&self) -> Vec<Setting> {
+        let (shared, of_pipelines): (Vec<&Key>, Vec<&Key>) =
+            KEYS.iter().partition(|key| !key.name.starts_with("pipelines."));
+        let mut places = Vec::new();
+        for key in shared {
+            if key.name == "source.headers.NAME" {
+                let headers = self.names(&["source", "headers"]).into_iter();
+                places.extend(headers.map(|header| Place { key, name: Some(header) }));
+            } else {
+                places.push(Place { key, name: None });
+            }
+        }
+        for name in self.names(&["pipelines"]) {
+            places.extend(of_pipelines.iter().map(|key| Place { key, name: Some(name.clone()) }));
+        }
+        places.into_iter().map(|place| self.setting(&place)).collect()
+    }
+
+    /// The value at a place and where it came from; the default when no layer has it.
+    pub(super) fn value(&self, place: &Place) -> (Option<ValueKind>, String) {
+        let found = place.segments().iter().try_fold(&self.merged, |value, segment| match &value.kind {
+            ValueKind::Table(table) => table.get(segment),
+            _ => None,
+        });
+        match found {
+            Some(value) => (Some(value.kind.clone()), value.origin().unwrap_or_default().to_owned()),
+            None => (place.default().map(ValueKind::String), "default".to_owned()),
+        }
+    }
+
+    fn setting(&self, place: &Place) -> Setting {
+        let (value, origin) = self.value(place);
+        Setting { key: place.to_string(), value: value.map(|value| shown(place.key.form, &value)), origin }
+    }
+
+    /// What a section's keys are called, in order.
+    fn names(&self, section: &[&str]) -> Vec<String> {
+        let found = section.iter().try_fold(&self.merged, |value, segment| match &value.kind {
+            ValueKind::Table(table) => table.get(*segment),
+            _ => None,
+        });
+        let mut names: Vec<String> = match found.map(|value| &value.kind) {
+            Some(ValueKind::Table(table)) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        names.sort();
+        names
+    }
+
+    /// Reads every value and checks what belongs together.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let config = Config {
+            database: self.database()?,
+            source: self.source()?,
+            log: self.log()?,
+            pipelines: self
+                .names(&["pipelines"])
+                .into_iter()
+                .map(|name| Ok((name.clone(), self.pipeline(name)?)))
+                .collect::<Result<_, ConfigError>>()?,
+        };
+        check_schemas(&config.pipelines)?;
+        Ok(config)
+    }
+
+    fn database(&self) -> Result<Database, ConfigError> {
+        let at = Section { settings: self, name: None };
+        Ok(Database {
+            url: Secret::new(at.text("database.url")?.unwrap_or_default()),
+            tls_root_cert: at.path("database.tls_root_cert")?,
+            pool_size: at.number("database.pool_size")?,
+            connect_timeout: at.duration("database.connect_timeout")?,
+            read_roles: at.list("database.read_roles")?,
+        })
+    }
+
+    fn source(&self) -> Result<Source, ConfigError> {
+        let at = Section { settings: self, name: None };
+        let header = |name: String| {
+            let at = Section { settings: self, name: Some(name.clone()) };
+            Ok((name, Secret::new(at.text("source.headers.NAME")?.unwrap_or_default())))
+        };
+        let headers = self.names(&["source", "headers"]).into_iter().map(header);
+        let source = Source {
+            urls: at.urls("source.urls")?,
+            username: at.text("source.username")?,
+            password: at.text("source.password")?.map(Secret::new),
+            bearer_token: at.text("source.bearer_token")?.map(Secret::new),
+            headers: headers.collect::<Result<_, ConfigError>>()?,
+            connect_timeout: at.duration("source.connect_timeout")?,
+            request_timeout: at.duration("source.request_timeout")?,
+            retries: at.number("source.retries")?,
+            max_response_bytes: at.bytes("source.max_response_bytes")?,
+            max_connections: at.number("source.max_connections")?,
+            poll_interval: at.duration("source.poll_interval")?,
+            wedge_timeout: at.duration("source.wedge_timeout")?,
+        };
+        check_authentication(&source)?;
+        Ok(source)
+    }
+
+    fn log(&self) -> Result<Log, ConfigError> {
+        let at = Section { settings: self, name: None };
+        let format = match at.one_of("log.format")?.as_str() {
+            "json" => LogFormat::Json,
+            _ => LogFormat::Text,
+        };
+        Ok(Log { filter: at.log_filter("log.filter")?, format })
+    }
+
+    fn pipeline(&self, name: String) -> Result<Pipeline, ConfigError> {
+        let at = Section { settings: self, name: Some(name.clone()) };
+        let height: u32 = at.number("pipelines.NAME.start_height")?;
+        Ok(Pipeline {
+            transform: at
+                .path("pipelines.NAME.transform")?
+                .ok_or(ConfigError::NoTransform { pipeline: name })?,
+            schema: at.schema("pipelines.NAME.schema")?,
+            migrations: at.path("pipelines.NAME.migrations")?,
+            start_height: Height::new(height).unwrap_or(Height::MAX),
+            confirmations: at.number("pipelines.NAME.confirmations")?,
+            retention: at.number("pipelines.NAME.retention")?,
+            unknown_imports: match at.one_of("pipelines.NAME.unknown_imports")?.as_str() {
+                "trap" => UnknownImports::Trap,
+                _ => UnknownImports::Refuse,
+            },
+            limits: Limits {
+                fuel: at.number("pipelines.NAME.limits.fuel")?,
+                memory_bytes: at.bytes("pipelines.NAME.limits.memory_bytes")?,
+                table_elements: at.number("pipelines.NAME.limits.table_elements")?,
+                output_bytes: at.bytes("pipelines.NAME.limits.output_bytes")?,
+                log_bytes: at.bytes("pipelines.NAME.limits.log_bytes")?,
+                calls: at.number("pipelines.NAME.limits.calls")?,
+            },
+        })
+    }
+}
+
+/// Two pipelines in one schema would write each other's tables.
+fn check_schemas(pipelines: &BTreeMap<String, Pipeline>) -> Result<(), ConfigError> {
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, pipeline) in pipelines {
+        if let Some(other) = owners.insert(&pipeline.schema, name) {
+            return Err(ConfigError::Conflict(format!(
+                "the pipelines `{other}` and `{name}` both have the schema `{}`; each needs one of its own",
+                pipeline.schema
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_authentication(source: &Source) -> Result<(), ConfigError> {
+    let conflict = |problem: &str| Err(ConfigError::Conflict(problem.to_owned()));
+    if source.bearer_token.is_some() && (source.username.is_some() || source.password.is_some()) {
+        return conflict(
+            "the source has both `bearer_token` and `username` or `password`; it takes the one or the other",
+        );
+    }
+    if source.password.is_some() && source.username.is_none() {
+        return conflict("the source has a `password` and no `username`; basic authentication takes both");
+    }
+    Ok(())
+}
