@@ -65,19 +65,12 @@ pub type StateWrite = (Vec<u8>, Option<Vec<u8>>);
 pub struct Resolved(pub(super) Vec<(usize, Vec<RowChange>)>);
 
 impl Targets {
-<<<<<<< HEAD
     pub(super) fn new(mut list: Vec<Target>, state: Target, refused: BTreeMap<String, String>) -> Targets {
         let by_name =
             list.iter().enumerate().map(|(index, target)| (target.table.name.clone(), index)).collect();
         list.push(state);
         let parents_first = parents_first(&list);
         Targets { list, by_name, refused, parents_first }
-=======
-    pub fn new(list: Vec<Target>, refused: HashMap<String, String>) -> Targets {
-        let by_name =
-            list.iter().enumerate().map(|(index, target)| (target.table.name.clone(), index)).collect();
-        Targets { list, by_name, refused }
->>>>>>> config
     }
 
     /// All of them, the state's table last.
