@@ -4,6 +4,7 @@
 //! Knows nothing of PostgreSQL's catalog and nothing of WebAssembly: values are kept as the transform wrote
 //! them, digit by digit, and given their column's type by `apply`.
 
+pub mod decode;
 pub mod fold;
 
 use serde_json::value::RawValue;
