@@ -6,4 +6,5 @@ pub mod change;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod runtime;
 pub mod telemetry;

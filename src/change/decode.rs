@@ -63,7 +63,8 @@ pub fn decode_one(index: usize, bytes: &[u8]) -> Result<Change, DecodeError> {
 }
 
 fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
-    std::str::from_utf8(bytes).map_err(|error| DecodeError::NotUtf8 { at: error.valid_up_to(), of: bytes.len() })
+    std::str::from_utf8(bytes)
+        .map_err(|error| DecodeError::NotUtf8 { at: error.valid_up_to(), of: bytes.len() })
 }
 
 fn change(index: usize, payload: Payload<'_>) -> Result<Change, DecodeError> {
@@ -134,20 +135,21 @@ mod tests {
 
     #[test]
     fn a_message_of_version_one_is_read_whole() {
-        let change = one(
-            r#"{"operation":"create","table":"balances","key":"a","before":null,
-                "after":{"address":"a\u00e9","amount":18446744073709551617.10,"tags":["x"],"gone":null}}"#,
-        )
+        let change = one(r#"{"operation":"create","table":"balances","key":"a","before":null,
+                "after":{"address":"a\u00e9","amount":18446744073709551617.10,"tags":["x"],"gone":null}}"#)
         .unwrap();
         assert_eq!(change.operation, Operation::Upsert);
         assert_eq!(&*change.table, "balances");
         assert_eq!(change.key, Some(Value::Text("a".into())));
-        assert_eq!(change.columns, [
-            ("address".into(), Value::Text("aé".into())),
-            ("amount".into(), Value::Number("18446744073709551617.10".into())),
-            ("tags".into(), Value::Json(r#"["x"]"#.into())),
-            ("gone".into(), Value::Null),
-        ]);
+        assert_eq!(
+            change.columns,
+            [
+                ("address".into(), Value::Text("aé".into())),
+                ("amount".into(), Value::Number("18446744073709551617.10".into())),
+                ("tags".into(), Value::Json(r#"["x"]"#.into())),
+                ("gone".into(), Value::Null),
+            ]
+        );
     }
 
     #[test]
@@ -171,19 +173,29 @@ mod tests {
             error(r#"{"operation":"update","table":"t","after":null}"#),
             "change 0 (update of table `t`): `after` is missing"
         );
-        assert!(error(r#"{"operation":"create","table":"t","after":[1]}"#).contains("`after` must be an object"));
+        assert!(
+            error(r#"{"operation":"create","table":"t","after":[1]}"#).contains("`after` must be an object")
+        );
         assert!(matches!(decode_list(b"[{\xff}]"), Err(DecodeError::NotUtf8 { at: 2, of: 5 })));
         for bad in ["", "{}", "[1]", "[{}]", "[", r#"[{"payload":{"operation":"create"}}]"#] {
             assert!(matches!(decode_list(bad.as_bytes()), Err(DecodeError::NotMessages(_))), "{bad}");
         }
         assert!(decode_list("[".repeat(100_000).as_bytes()).is_err());
-        assert!(decode_one(3, br#"{"payload":{"operation":"x","table":"t"}}"#).unwrap_err().to_string().starts_with("change 3"));
+        assert!(
+            decode_one(3, br#"{"payload":{"operation":"x","table":"t"}}"#)
+                .unwrap_err()
+                .to_string()
+                .starts_with("change 3")
+        );
     }
 
     #[test]
     fn of_a_member_that_occurs_twice_the_last_counts() {
         let change = one(r#"{"operation":"create","table":"t","after":{"a":1,"b":2,"a":3}}"#).unwrap();
-        assert_eq!(change.columns, [("a".into(), Value::Number("3".into())), ("b".into(), Value::Number("2".into()))]);
+        assert_eq!(
+            change.columns,
+            [("a".into(), Value::Number("3".into())), ("b".into(), Value::Number("2".into()))]
+        );
     }
 
     proptest! {

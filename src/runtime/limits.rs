@@ -1,0 +1,91 @@
+//! What one block's evaluation may use.
+
+use wasmi::ResourceLimiter;
+use wasmi_core::LimiterError;
+
+use crate::config::Limits;
+
+/// A limit of `[pipelines.NAME.limits]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    Fuel,
+    Memory,
+    Tables,
+    Output,
+    Calls,
+}
+
+impl Limit {
+    /// Its key in the configuration.
+    pub fn key(self) -> &'static str {
+        match self {
+            Limit::Fuel => "fuel",
+            Limit::Memory => "memory_bytes",
+            Limit::Tables => "table_elements",
+            Limit::Output => "output_bytes",
+            Limit::Calls => "calls",
+        }
+    }
+}
+
+/// How large the module's memory and tables may grow. A module is told that there is no more, as the
+/// WebAssembly specification has it; most then trap, and what was refused is remembered to say why.
+#[derive(Debug)]
+pub(super) struct Room {
+    memory_bytes: usize,
+    table_elements: usize,
+    refused: Option<Limit>,
+}
+
+impl Room {
+    pub(super) fn new(limits: &Limits) -> Room {
+        Room { memory_bytes: limits.memory_bytes, table_elements: limits.table_elements, refused: None }
+    }
+
+    pub(super) fn refused(&self) -> Option<(Limit, u64)> {
+        self.refused.map(|limit| match limit {
+            Limit::Tables => (limit, self.table_elements as u64),
+            _ => (limit, self.memory_bytes as u64),
+        })
+    }
+
+    fn grow(&mut self, limit: Limit, desired: usize, allowed: usize, declared: Option<usize>) -> bool {
+        if desired > allowed {
+            self.refused = Some(limit);
+        }
+        desired <= allowed && declared.is_none_or(|most| desired <= most)
+    }
+}
+
+impl ResourceLimiter for Room {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        Ok(self.grow(Limit::Memory, desired, self.memory_bytes, maximum))
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> Result<bool, LimiterError> {
+        Ok(self.grow(Limit::Tables, desired, self.table_elements, maximum))
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    // Tables and memories that one module may have; each may grow to its limit.
+    fn tables(&self) -> usize {
+        4
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
