@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod block;
 pub mod change;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod db;
