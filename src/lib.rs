@@ -3,6 +3,8 @@
 pub mod apply;
 pub mod block;
 pub mod change;
+pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod db;
 pub mod failure;

@@ -15,10 +15,10 @@ pub enum ConfigError {
     Syntax {
         path: PathBuf,
         #[source]
-        source: ::config::ConfigError,
+        source: Box<::config::ConfigError>,
     },
     #[error("cannot merge the configuration")]
-    Merge(#[source] ::config::ConfigError),
+    Merge(#[source] Box<::config::ConfigError>),
     /// `what` is a key in a file, or a variable.
     #[error("{what} is unknown; the nearest known one is `{nearest}`")]
     Unknown { what: String, nearest: String },

@@ -56,7 +56,7 @@ impl Inputs {
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         let map = File::from_str(&text, FileFormat::Toml)
             .collect()
-            .map_err(|source| ConfigError::Syntax { path: path.clone(), source })?;
+            .map_err(|source| ConfigError::Syntax { path: path.clone(), source: Box::new(source) })?;
         Layer::new(map, &Origin::File(path)).map(Some)
     }
 

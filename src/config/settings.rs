@@ -35,7 +35,8 @@ impl Settings {
         for layer in inputs.layers()? {
             builder = builder.add_source(layer);
         }
-        Ok(Settings { merged: builder.build().map_err(ConfigError::Merge)?.cache })
+        let merged = builder.build().map_err(|error| ConfigError::Merge(Box::new(error)))?.cache;
+        Ok(Settings { merged })
     }
 
     /// Every key with its value, those of pipelines once per pipeline.
