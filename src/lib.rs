@@ -8,5 +8,6 @@ pub mod cluster;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod reorg;
 pub mod runtime;
 pub mod telemetry;
