@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod pipeline;
 pub mod reorg;
 pub mod runtime;
+pub mod source;
 pub mod telemetry;

@@ -40,7 +40,13 @@ impl ForkSearch {
     /// `top` is a height at which the chains differ; `floor` the lowest height that can be rolled back to, if
     /// not everything can be; `first` the first block that was committed.
     pub fn new(top: Height, floor: Option<Height>, first: Height) -> ForkSearch {
-        ForkSearch { differs: top, same: None, lowest: floor.map_or(first, |floor| floor.max(first)), floor, step: 1 }
+        ForkSearch {
+            differs: top,
+            same: None,
+            lowest: floor.map_or(first, |floor| floor.max(first)),
+            floor,
+            step: 1,
+        }
     }
 
     /// What is to be compared now, or the result.

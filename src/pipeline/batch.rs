@@ -12,7 +12,7 @@ use super::cache::StateCache;
 use super::{Pipeline, PipelineError};
 use crate::apply::{Block, Journaling, Targets, state};
 use crate::block::{BlockRef, Height};
-use crate::runtime::{Answer, Output, Request, RuntimeError, Step};
+use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
 use crate::source::{Reading, Verdict};
 
 /// The most blocks of one batch: what is thrown away when the source moves meanwhile.
@@ -66,10 +66,14 @@ pub(super) async fn evaluate(
                         let journaling = if deep { Journaling::Skipped } else { Journaling::Kept };
                         batch.blocks.push(Block { at, rows, journaling });
                     }
-                    Err(source) => batch.failed = Some(PipelineError::Block { height, source: source.into() }),
+                    Err(source) => {
+                        batch.failed = Some(PipelineError::Block { height, source: source.into() })
+                    }
                 }
             }
-            Err(Failed::Transform(source)) => batch.failed = Some(PipelineError::Transform { height, source }),
+            Err(Failed::Transform(source)) => {
+                batch.failed = Some(PipelineError::Transform { height, source })
+            }
             Err(Failed::Other(error)) => return Err(error),
         }
         if batch.failed.is_some() {
@@ -132,7 +136,10 @@ async fn answer(
     request: Request,
 ) -> Result<Answer, PipelineError> {
     match request {
-        Request::View { name, input } => Ok(Answer::View(reading.view(&name, &input, height).await?)),
+        Request::View { name, input } => {
+            let answer = reading.view(&name, &input, height).await?;
+            Ok(Answer::View(answer.map_err(|failure| ViewFailure { message: failure.message })))
+        }
         Request::State { key } => {
             if let Some(value) = cache.get(&key) {
                 return Ok(Answer::State(value));

@@ -169,7 +169,8 @@ impl<'a> Follow<'a> {
         let fork = loop {
             match search.next() {
                 Question::Compare(height) => {
-                    let (Some(committed), Some(hash)) = (self.committed(height).await?, reading.hash(height).await?)
+                    let (Some(committed), Some(hash)) =
+                        (self.committed(height).await?, reading.hash(height).await?)
                     else {
                         return Ok(Look::Moved(format!("block {height} is not there to compare any more")));
                     };
@@ -211,7 +212,8 @@ impl<'a> Follow<'a> {
                 }
             };
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
-            let ahead = Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
+            let ahead =
+                Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
             let (committed, next) = tokio::join!(commit, ahead.evaluate(last));
             committed?;
@@ -248,7 +250,8 @@ impl<'a> Follow<'a> {
         let tip = reading.tip().height;
         let since = *self.behind_since.get_or_insert_with(Instant::now);
         let waited = since.elapsed();
-        if waited >= self.pipeline.timing.wedge_timeout && reading.hash_above_tip(tip.next()).await?.is_some() {
+        if waited >= self.pipeline.timing.wedge_timeout && reading.hash_above_tip(tip.next()).await?.is_some()
+        {
             return Ok(format!(
                 "the source has stood at height {tip} for long, while it still has hashes above: it is probably \
                  wedged after a reorganisation that it could not follow; restart it or index anew"
@@ -343,7 +346,13 @@ impl Progress {
         if elapsed < Duration::from_secs(1) && lag > 0 {
             return;
         }
-        tracing::info!(pipeline, blocks = self.blocks, changes = self.changes, lag_blocks = lag, "committed up to block {at}");
+        tracing::info!(
+            pipeline,
+            blocks = self.blocks,
+            changes = self.changes,
+            lag_blocks = lag,
+            "committed up to block {at}"
+        );
         *self = Progress { since: Some(Instant::now()), ..Progress::default() };
     }
 }

@@ -164,7 +164,8 @@ impl Pipeline {
         let Some(writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
         let registered = writer.pipeline();
         let client = self.db.client().await?;
-        checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height).await?;
+        checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height)
+            .await?;
         drop(client);
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");

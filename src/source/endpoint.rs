@@ -1,0 +1,219 @@
+//! One server: connections, authentication, time and size limits, retries, and rest after repeated failure.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Client, Url};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::Semaphore;
+
+use super::SourceError;
+use crate::config;
+use crate::failure::{Backoff, Kind};
+
+/// The server closes connections that were idle for 5 s; so they are given up before.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// After this many calls in a row that failed, each with its retries, the server is left alone for a while.
+const FAILURES_BEFORE_REST: u32 = 3;
+
+/// A server. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Endpoint(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    url: Url,
+    /// Without user and password.
+    shown: String,
+    login: Option<(String, Option<config::Secret>)>,
+    retries: u32,
+    max_response_bytes: usize,
+    slots: Semaphore,
+    breaker: Mutex<Breaker>,
+}
+
+struct Breaker {
+    failures: u32,
+    resting_until: Option<Instant>,
+    pauses: Backoff,
+}
+
+impl Endpoint {
+    pub(super) fn new(url: &str, config: &config::Source) -> Result<Endpoint, SourceError> {
+        let shown = config::hide_password(url);
+        let wrong = |what: String| SourceError::Configuration(what);
+        let url: Url = url.parse().map_err(|error| wrong(format!("`{shown}` is no URL: {error}")))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(wrong(format!("`{shown}` must begin with `http://` or `https://`")));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_platform_verifier())
+            .map_err(|error| wrong(format!("cannot set up TLS: {error}")))?
+            .with_no_client_auth();
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!("debshrew/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers(config)?)
+            .connect_timeout(config.connect_timeout)
+            .timeout(config.request_timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(config.max_connections)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| wrong(format!("cannot make an HTTP client: {error}")))?;
+        let breaker = Breaker {
+            failures: 0,
+            resting_until: None,
+            pauses: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+        };
+        Ok(Endpoint(Arc::new(Inner {
+            client,
+            shown: shown_url(&url),
+            login: login(config),
+            url,
+            retries: config.retries,
+            max_response_bytes: config.max_response_bytes,
+            slots: Semaphore::new(config.max_connections.max(1)),
+            breaker: Mutex::new(breaker),
+        })))
+    }
+
+    /// The URL as it may be shown.
+    pub(super) fn shown(&self) -> &str {
+        &self.0.shown
+    }
+
+    /// How long this server is to be left alone; `None` when it may be asked.
+    pub(super) fn resting(&self) -> Option<Duration> {
+        self.breaker().resting_until?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+    }
+
+    /// Sends a request and reads its answer; tries again what may pass. All calls only read, so a call whose
+    /// answer was lost may be repeated.
+    pub(super) async fn ask<T>(
+        &self,
+        call: &str,
+        request: &str,
+        read: impl Fn(&[u8]) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut tries = 0;
+        loop {
+            let answer = match self.once(call, request).await {
+                Ok(body) => read(&body),
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(value) => {
+                    self.succeeded();
+                    return Ok(value);
+                }
+                Err(error) if error.kind() == Kind::Permanent => return Err(error),
+                Err(error) if tries == self.0.retries => {
+                    self.failed();
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::debug!("{error}; trying again");
+                    tries += 1;
+                    tokio::time::sleep(pauses.next_pause()).await;
+                }
+            }
+        }
+    }
+
+    async fn once(&self, call: &str, request: &str) -> Result<Vec<u8>, SourceError> {
+        // Never closed.
+        let _slot = self.0.slots.acquire().await;
+        let unreachable = |source: reqwest::Error| SourceError::Unreachable {
+            call: call.to_owned(),
+            url: self.0.shown.clone(),
+            source: source.without_url(),
+        };
+        let mut post = self.0.client.post(self.0.url.clone()).body(request.to_owned());
+        if let Some((user, password)) = &self.0.login {
+            post = post.basic_auth(user, password.as_ref().map(config::Secret::reveal));
+        }
+        let mut response = post.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(SourceError::Status {
+                call: call.to_owned(),
+                url: self.0.shown.clone(),
+                status: status.as_u16(),
+            });
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > self.0.max_response_bytes {
+                return Err(SourceError::TooLarge {
+                    call: call.to_owned(),
+                    url: self.0.shown.clone(),
+                    allowed: self.0.max_response_bytes,
+                });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn succeeded(&self) {
+        let mut breaker = self.breaker();
+        breaker.failures = 0;
+        breaker.resting_until = None;
+        breaker.pauses.reset();
+    }
+
+    /// One try is let through after each rest; if it fails too, the next rest is longer.
+    fn failed(&self) {
+        let mut breaker = self.breaker();
+        breaker.failures += 1;
+        if breaker.failures >= FAILURES_BEFORE_REST {
+            let rest = breaker.pauses.next_pause();
+            breaker.resting_until = Some(Instant::now() + rest);
+        }
+    }
+
+    fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
+        // Nothing panics while it is held.
+        self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shown_url(url: &Url) -> String {
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+}
+
+fn headers(config: &config::Source) -> Result<HeaderMap, SourceError> {
+    let wrong = |what: String| SourceError::Configuration(what);
+    let secret = |value: &str, what: &str| {
+        let mut value = HeaderValue::from_str(value)
+            .map_err(|_| wrong(format!("{what} holds characters that an HTTP header cannot have")))?;
+        value.set_sensitive(true);
+        Ok::<_, SourceError>(value)
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for (name, value) in &config.headers {
+        let name: HeaderName =
+            name.parse().map_err(|_| wrong(format!("`{name}` in `source.headers` is no header's name")))?;
+        headers.insert(name.clone(), secret(value.reveal(), &format!("`source.headers.{name}`"))?);
+    }
+    if let Some(token) = &config.bearer_token {
+        headers
+            .insert(AUTHORIZATION, secret(&format!("Bearer {}", token.reveal()), "`source.bearer_token`")?);
+    }
+    Ok(headers)
+}
+
+/// The configuration's; what the URL itself has, `reqwest` takes from there.
+fn login(config: &config::Source) -> Option<(String, Option<config::Secret>)> {
+    let user = config.username.clone().filter(|_| config.bearer_token.is_none())?;
+    Some((user, config.password.clone()))
+}

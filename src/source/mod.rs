@@ -1,0 +1,150 @@
+//! The metashrew client, and when its answers may be trusted.
+//!
+//! During a reorganisation a metashrew server answers wrongly and says nothing of it: hashes above the fork stay
+//! those of the old branch for a while, views pinned to a height answer empty or fail, even below the fork. So
+//! nothing counts by itself. What counts is a [`Reading`]: it notes the tip and its hash first, remembers every
+//! hash that it gives out, and asks for all of them again in the end ([`Reading::close`]). Only if the tip has
+//! not fallen and no hash has changed were the answers in between those of one chain. (Height and hash calls
+//! wait for the server's rollback and views do not; a rollback always moves the height. That is why the two
+//! looks enclose whatever may have happened.) One reading may enclose many blocks.
+//!
+//! Never called: `metashrew_preview`, which writes into the live index; `"latest"`, which follows a counter of
+//! its own; batches, which the server does not know.
+
+mod endpoint;
+mod reading;
+mod rpc;
+
+use std::sync::Arc;
+
+use crate::block::{BlockHash, BlockRef, Height};
+use crate::config;
+use crate::failure::Kind;
+use endpoint::Endpoint;
+
+pub use reading::{Reading, Verdict};
+pub use rpc::ViewFailure;
+
+/// Why the source could not be asked. What it answered *wrongly* is told by [`Reading::close`].
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("the source is not configured rightly: {0}")]
+    Configuration(String),
+    #[error("{call}: cannot reach {url}")]
+    Unreachable {
+        call: String,
+        url: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{call}: {url} answered HTTP {status}{}", hint(*.status))]
+    Status { call: String, url: String, status: u16 },
+    #[error(
+        "{call}: the answer of {url} is larger than `source.max_response_bytes` allows ({allowed} bytes)"
+    )]
+    TooLarge { call: String, url: String, allowed: usize },
+    #[error("{call}: {url} answered what is not expected: `{got}`; expected {expected}")]
+    Unexpected { call: String, url: String, got: String, expected: &'static str },
+    #[error("{call}: {url} failed: {message}")]
+    Refused { call: String, url: String, message: String },
+    #[error("no source answers; the last failure was")]
+    AllDown(#[source] Box<SourceError>),
+    #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
+    Resting { wait_ms: u128 },
+}
+
+fn hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "; see `source.username`, `source.password`, `source.bearer_token`",
+        404 => "; the URL must be the server's root",
+        _ => "",
+    }
+}
+
+impl SourceError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            SourceError::Configuration(_) => Kind::Permanent,
+            // A server that is being set up or restarted behind a proxy answers anything for a while.
+            SourceError::Status { status: 400..=407 | 409..=428 | 430..=499, .. } => Kind::Permanent,
+            SourceError::TooLarge { .. } => Kind::Permanent,
+            SourceError::AllDown(last) => last.kind(),
+            _ => Kind::Transient,
+        }
+    }
+}
+
+/// The servers that are followed. Cheap to clone.
+#[derive(Clone)]
+pub struct Source {
+    endpoints: Arc<[Endpoint]>,
+}
+
+impl Source {
+    /// Prepares a client per server; connects to nothing yet.
+    pub fn new(config: &config::Source) -> Result<Source, SourceError> {
+        let endpoints = config
+            .urls
+            .iter()
+            .map(|url| Endpoint::new(url, config))
+            .collect::<Result<Arc<[Endpoint]>, _>>()?;
+        if endpoints.is_empty() {
+            return Err(SourceError::Configuration("`source.urls` names no server".into()));
+        }
+        Ok(Source { endpoints })
+    }
+
+    /// The height of the tip; `None` while nothing is indexed.
+    pub async fn tip(&self) -> Result<Option<Height>, SourceError> {
+        Ok(self.look().await?.map(|(_, tip)| tip.height))
+    }
+
+    /// Begins a reading at the first server that answers; `None` while nothing is indexed. All that the
+    /// reading asks goes to that server.
+    pub async fn open(&self) -> Result<Option<Reading>, SourceError> {
+        Ok(self.look().await?.map(|(endpoint, tip)| Reading::new(endpoint, tip)))
+    }
+
+    async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
+        let mut last = None;
+        let mut wait_ms = u128::MAX;
+        for endpoint in self.endpoints.iter() {
+            if let Some(rest) = endpoint.resting() {
+                wait_ms = wait_ms.min(rest.as_millis());
+                continue;
+            }
+            match tip(endpoint).await {
+                Ok(tip) => return Ok(tip.map(|tip| (endpoint.clone(), tip))),
+                Err(error) => {
+                    if self.endpoints.len() > 1 {
+                        tracing::warn!("{error}; trying the next source");
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(match last {
+            Some(error) if self.endpoints.len() == 1 => error,
+            Some(error) => SourceError::AllDown(Box::new(error)),
+            None => SourceError::Resting { wait_ms },
+        })
+    }
+}
+
+/// The tip and its hash. An empty index answers height 0 and has no hash for it. A tip whose hash is not there
+/// yet is looked at again: state and height may appear shortly before the hash.
+async fn tip(endpoint: &Endpoint) -> Result<Option<BlockRef>, SourceError> {
+    let mut height = rpc::height(endpoint).await?;
+    loop {
+        if let Some(hash) = rpc::block_hash(endpoint, height).await? {
+            return Ok(Some(BlockRef { height, hash }));
+        }
+        let Some(below) = height.previous() else { return Ok(None) };
+        height = rpc::height(endpoint).await?.min(below);
+    }
+}
+
+/// A hash as the source knows it now.
+async fn hash(endpoint: &Endpoint, height: Height) -> Result<Option<BlockHash>, SourceError> {
+    rpc::block_hash(endpoint, height).await
+}
