@@ -3,4 +3,8 @@
 // Clippy's own exemption for tests does not reach functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod architecture;
+mod cli;
 mod cluster;
+mod manual;
+mod support;
