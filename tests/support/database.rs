@@ -115,20 +115,3 @@ fn the_database_is_replaced_in_both_kinds_of_connection_strings() {
         assert_eq!(with_database(dsn, "new"), expected);
     }
 }
-
-#[tokio::test]
-async fn databases_are_migrated_and_apart_from_one_another() {
-    let (first, second) = tokio::join!(database("support_first"), database("support_second"));
-    let (first, second) = (first.connect().await, second.connect().await);
-    first
-        .batch_execute("insert into debshrew.pipeline (name, schema_name, start_height) values ('a', 'a', 0)")
-        .await
-        .unwrap();
-    for (client, expected) in [(&first, 1), (&second, 0)] {
-        let count: i64 =
-            client.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0);
-        assert_eq!(count, expected);
-    }
-    first.batch_execute("create table public.t ()").await.unwrap();
-    assert!(first.query("select from t", &[]).await.is_err(), "an unqualified name was found");
-}
