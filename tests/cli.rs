@@ -83,3 +83,26 @@ fn a_wrong_configuration_exits_with_2_and_names_the_place() {
             .starts_with("error: cannot read the configuration file `none.toml`\n  caused by: No such")
     );
 }
+
+#[test]
+fn what_a_command_needs_is_asked_for() {
+    let output = debshrew(&["status"]).run();
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert!(
+        output.stderr.starts_with("error: no database is configured\nhint: set `url`"),
+        "{}",
+        output.stderr
+    );
+    let output = debshrew(&["run", "--database-url", "host=h", "--source-url", "http://h"]).run();
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.starts_with("error: no pipeline is configured\nhint: add a"), "{}", output.stderr);
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status =
+        std::process::Command::new(env!("CARGO_BIN_EXE_debshrew")).arg("config").stdout(writer).status();
+    assert_eq!(status.unwrap().code(), Some(0));
+}
