@@ -4,8 +4,10 @@
 
 use std::io::IsTerminal;
 
+use tracing::Subscriber;
+use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::util::TryInitError;
+use tracing_subscriber::fmt::MakeWriter;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
@@ -23,7 +25,7 @@ pub enum TelemetryError {
     #[error("`{filter}` is no log filter: {problem}; examples are `info` and `warn,debshrew=debug`")]
     Filter { filter: String, problem: String },
     #[error("cannot set up logging")]
-    SetUp(#[source] TryInitError),
+    SetUp(#[source] SetGlobalDefaultError),
 }
 
 /// Whether `filter` can be read: levels (`info`), targets with levels (`debshrew=debug`), or several of them
@@ -34,17 +36,22 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
 
 /// Begins to log. To be called once a process.
 pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
-    use tracing_subscriber::util::SubscriberInitExt;
-    let lines = tracing_subscriber::fmt().with_env_filter(read(filter)?).with_writer(std::io::stderr);
+    tracing::subscriber::set_global_default(subscriber(read(filter)?, format, std::io::stderr))
+        .map_err(TelemetryError::SetUp)
+}
+
+fn subscriber<W>(filter: EnvFilter, format: Format, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match format {
         Format::Text => {
-            let ansi =
-                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            lines.with_ansi(ansi).finish().try_init()
+            let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+            Box::new(lines.with_ansi(std::io::stderr().is_terminal() && !no_colour).finish())
         }
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).finish().try_init(),
+        Format::Json => Box::new(lines.json().flatten_event(true).with_current_span(false).finish()),
     }
-    .map_err(TelemetryError::SetUp)
 }
 
 fn read(filter: &str) -> Result<EnvFilter, TelemetryError> {
@@ -63,5 +70,21 @@ mod tests {
         }
         let wrong = check_filter("debshrew=loud").unwrap_err().to_string();
         assert!(wrong.contains("`debshrew=loud`") && wrong.contains("examples"), "{wrong}");
+    }
+
+    #[test]
+    fn json_lines_are_objects_with_the_event_s_fields() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = subscriber(read("warn").unwrap(), Format::Json, log.reopen().unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("not asked for");
+            tracing::warn!(height = 7, "halted");
+        });
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&line["message"], &line["height"], &line["level"]),
+            (&"halted".into(), &7.into(), &"WARN".into())
+        );
     }
 }

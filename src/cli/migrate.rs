@@ -27,6 +27,7 @@ pub struct Args {
     pub grant_read: Vec<String>,
 }
 
-pub fn run(_args: &Args, _globals: &Globals) -> Result<(), Error> {
+pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
+    globals.begin()?.check_database()?;
     Err(Error::Unbuilt { command: "migrate" })
 }

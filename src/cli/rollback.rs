@@ -26,6 +26,7 @@ pub struct Args {
     pub yes: bool,
 }
 
-pub fn run(_args: &Args, _globals: &Globals) -> Result<(), Error> {
+pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
+    globals.begin()?.check_database()?;
     Err(Error::Unbuilt { command: "rollback" })
 }

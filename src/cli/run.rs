@@ -31,6 +31,7 @@ pub struct Args {
     pub pipeline: Vec<String>,
 }
 
-pub fn run(_args: &Args, _globals: &Globals) -> Result<(), Error> {
+pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
+    globals.begin()?.check_runnable()?;
     Err(Error::Unbuilt { command: "run" })
 }

@@ -1,0 +1,108 @@
+//! What commands print and with which code they exit.
+
+use crate::support::{Output, debshrew};
+
+fn commands() -> Vec<String> {
+    debshrew::cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}
+
+#[test]
+fn help_is_an_answer_with_examples_and_exit_codes() {
+    let Output { code, stdout, stderr } = debshrew(&["help"]).run();
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("Exit codes:\n  0  success"), "{stdout}");
+    for command in commands() {
+        let Output { code, stdout, stderr } = debshrew(&[&command, "--help"]).run();
+        assert_eq!((code, stderr.as_str()), (0, ""), "{command}");
+        assert!(stdout.contains(&format!("Examples:\n  debshrew {command}")), "{stdout}");
+    }
+    let version = debshrew(&["--version"]).run();
+    assert_eq!((version.code, version.stdout), (0, format!("debshrew {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_allowed() {
+    for (arguments, expected) in [
+        (&[][..], "Usage: debshrew"),
+        (&["fly"], "unrecognized subcommand 'fly'"),
+        (&["run", "--untl", "5"], "'--until'"),
+        (&["run", "--until", "2147483648"], "a height is a whole number from 0 to 2147483647"),
+        (&["run", "--until", "5", "--once"], "cannot be used with"),
+        (&["rollback"], "--to <HEIGHT>"),
+        (&["config", "--log-format", "xml"], "[possible values: text, json]"),
+    ] {
+        let Output { code, stdout, stderr } = debshrew(arguments).run();
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(stderr.contains(expected), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn config_shows_values_with_their_origins_and_no_secrets() {
+    let output = debshrew(&["config", "--source-url", "http://a:1", "--log", "debug"])
+        .file("[source]\nretries = 7\npassword = 'sesame'\nusername = 'u'\n[pipelines.ledger]\ntransform = 'l.wasm'")
+        .variable("DATABASE_URL", "postgres://u:sesame@h/d")
+        .run();
+    assert_eq!((output.code, output.stderr.as_str()), (0, ""));
+    let rows: Vec<Vec<&str>> = output
+        .stdout
+        .lines()
+        .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+        .collect();
+    for row in [
+        ["key", "value", "origin"],
+        ["database.url", "postgres://u:***@h/d", "variable DATABASE_URL"],
+        ["database.tls_root_cert", "(not set)", "default"],
+        ["database.read_roles", "(none)", "default"],
+        ["source.urls", "http://a:1", "flag --source-url"],
+        ["source.retries", "7", "file debshrew.toml"],
+        ["source.password", "[hidden]", "file debshrew.toml"],
+        ["log.filter", "debug", "flag --log"],
+        ["pipelines.ledger.transform", "l.wasm", "file debshrew.toml"],
+        ["pipelines.ledger.schema", "ledger", "default"],
+    ] {
+        assert!(rows.iter().any(|found| *found == row), "{row:?} is not in:\n{}", output.stdout);
+    }
+    assert!(!output.stdout.contains("sesame"));
+}
+
+#[test]
+fn a_wrong_configuration_exits_with_2_and_names_the_place() {
+    let output = debshrew(&["config"]).file("[source]\nretrys = 1").run();
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert_eq!(
+        output.stderr,
+        "error: the key `source.retrys` (file debshrew.toml) is unknown; the nearest known one is `source.retries`\n\
+         hint: `debshrew config` lists every key and where its value comes from\n"
+    );
+    let output = debshrew(&["config", "--config", "none.toml"]).run();
+    assert_eq!(output.code, 2);
+    assert!(
+        output
+            .stderr
+            .starts_with("error: cannot read the configuration file `none.toml`\n  caused by: No such")
+    );
+}
+
+#[test]
+fn what_a_command_needs_is_asked_for() {
+    let output = debshrew(&["status"]).run();
+    assert_eq!((output.code, output.stdout.as_str()), (2, ""));
+    assert!(
+        output.stderr.starts_with("error: no database is configured\nhint: set `url`"),
+        "{}",
+        output.stderr
+    );
+    let output = debshrew(&["run", "--database-url", "host=h", "--source-url", "http://h"]).run();
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.starts_with("error: no pipeline is configured\nhint: add a"), "{}", output.stderr);
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status =
+        std::process::Command::new(env!("CARGO_BIN_EXE_debshrew")).arg("config").stdout(writer).status();
+    assert_eq!(status.unwrap().code(), Some(0));
+}

@@ -1,0 +1,64 @@
+//! The manual against the code: what can be set and what can be asked for is all in it.
+
+use std::fmt::Write;
+
+use debshrew::config::KEYS;
+
+fn page(name: &str) -> String {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn the_configuration_page_has_every_key() {
+    let mut table = String::from("| key | form | default | meaning |\n|---|---|---|---|\n");
+    for key in KEYS {
+        let default = match key.default {
+            None | Some("") => String::new(),
+            Some(default) => format!("`{default}`"),
+        };
+        writeln!(table, "| `{}` | {} | {default} | {} |", key.name, key.form, key.meaning).unwrap();
+    }
+    let page = page("configuration.md");
+    assert!(page.contains(&table), "the table in docs/configuration.md is not this:\n\n{table}");
+    let rows =
+        page.lines().filter(|line| KEYS.iter().any(|key| line.contains(&format!("| `{}` |", key.name))));
+    assert_eq!(rows.count(), KEYS.len(), "a key is in docs/configuration.md more than once");
+}
+
+#[test]
+fn the_commands_page_has_every_command_flag_and_exit_code() {
+    let page = page("commands.md");
+    let root = debshrew::cli::command();
+    let globals = root.get_arguments().filter(|flag| flag.is_global_set());
+    let intro = page.split("\n## ").next().unwrap_or_default();
+    for flag in globals.filter_map(|flag| flag.get_long()) {
+        assert!(intro.contains(&format!("`--{flag}")), "docs/commands.md does not begin with `--{flag}`");
+    }
+    for command in root.get_subcommands() {
+        let name = command.get_name();
+        let section = page
+            .split("\n## ")
+            .find(|section| section.lines().next() == Some(&format!("`debshrew {name}`")))
+            .unwrap_or_else(|| panic!("docs/commands.md has no section `debshrew {name}`"));
+        for flag in command.get_arguments().filter_map(|flag| flag.get_long()) {
+            assert!(
+                section.contains(&format!("`--{flag}")),
+                "docs/commands.md: `--{flag}` of {name} is missing"
+            );
+        }
+    }
+    let help = root.get_after_help().unwrap().to_string();
+    let codes: Vec<(&str, &str)> = help
+        .lines()
+        .filter_map(|line| line.trim().split_once("  "))
+        .filter(|(code, _)| code.parse::<u8>().is_ok())
+        .collect();
+    assert_eq!(codes.len(), 5);
+    for (code, meaning) in codes {
+        assert!(
+            page.contains(&format!("| {code} | {meaning} |")),
+            "docs/commands.md: exit code {code}: {meaning}"
+        );
+    }
+}

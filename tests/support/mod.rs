@@ -1,0 +1,24 @@
+//! What tests share: one PostgreSQL server a test process, a database a test, and the binary run as a user would.
+
+mod binary;
+mod database;
+
+pub use binary::{Output, debshrew};
+pub use database::{TestDb, database};
+
+async fn pipelines(db: &TestDb) -> i64 {
+    db.connect().await.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn databases_are_migrated_and_apart_from_one_another() {
+    let (first, second) = tokio::join!(database("support_first"), database("support_second"));
+    let client = first.connect().await;
+    client
+        .batch_execute("insert into debshrew.pipeline (name, schema_name, start_height) values ('a', 'a', 0)")
+        .await
+        .unwrap();
+    assert_eq!((pipelines(&first).await, pipelines(&second).await), (1, 0));
+    client.batch_execute("create table public.t ()").await.unwrap();
+    assert!(client.query("select from t", &[]).await.is_err(), "an unqualified name was found");
+}
