@@ -43,7 +43,11 @@ pub struct RolledBack {
 }
 
 /// Whether the journal reaches back that far.
-fn check_reach(pipeline: &Registered, checkpoint: Checkpoint, to: Option<Height>) -> Result<(), ApplyError> {
+pub(super) fn check_reach(
+    pipeline: &Registered,
+    checkpoint: Checkpoint,
+    to: Option<Height>,
+) -> Result<(), ApplyError> {
     match checkpoint.floor {
         // `None` sorts below every height, as "before the first block" should.
         Some(floor) if to < Some(floor) => Err(ApplyError::TooDeep {

@@ -132,6 +132,11 @@ impl Writer {
         Ok(done)
     }
 
+    /// Whether the journal reaches back that far.
+    pub fn check_reach(&self, to: Option<Height>) -> Result<(), ApplyError> {
+        rollback::check_reach(&self.pipeline, self.checkpoint, to)
+    }
+
     pub(super) fn floor_raised(&mut self, floor: Height) {
         self.checkpoint.floor = self.checkpoint.floor.max(Some(floor));
     }

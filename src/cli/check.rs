@@ -1,6 +1,14 @@
 //! `debshrew check`
 
-use super::{Error, Globals};
+use super::error::quoted;
+use super::start::{block_on, chosen, database, transform};
+use super::{Error, Globals, migrate, output};
+use crate::apply::ApplyError;
+use crate::apply::setup::{self, Mode};
+use crate::config::{self, Config};
+use crate::db::Db;
+use crate::pipeline::chain;
+use crate::source::Source;
 
 const HELP: &str = "\
 Examples:
@@ -19,7 +27,97 @@ pub struct Args {
     pub pipeline: Vec<String>,
 }
 
-pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
-    globals.begin()?;
-    Err(Error::Unbuilt { command: "check" })
+pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
+    let config = globals.begin()?;
+    config.check_runnable()?;
+    let pipelines = chosen(&config, &args.pipeline)?;
+    let mut findings = Findings::default();
+    findings.good("configuration", format!("{} pipelines", pipelines.len()));
+    for (name, settings) in &pipelines {
+        match transform(name, settings) {
+            Ok(_) => {
+                findings.good(&format!("transform of `{name}`"), settings.transform.display().to_string())
+            }
+            Err(error) => findings.bad(&format!("transform of `{name}`"), &error),
+        }
+    }
+    block_on(async |_| {
+        match source(&config).await {
+            Ok(tip) => findings.good("source", tip),
+            Err(error) => findings.bad("source", &error),
+        }
+        match database(&config).await {
+            Ok(db) => {
+                findings.good("database", db.target().to_owned());
+                for pipeline in &pipelines {
+                    tables(&db, pipeline, &mut findings).await;
+                }
+            }
+            Err(error) => findings.bad("database", &error),
+        }
+        Ok(())
+    })?;
+    output::print(&findings.lines.join("\n"))?;
+    if findings.bad == 0 { Ok(()) } else { Err(Error::Checks(findings.bad)) }
+}
+
+async fn source(config: &Config) -> Result<String, Error> {
+    let source = Source::new(&config.source)?;
+    let tip = source.tip().await.map_err(Error::SourceUnreachable)?;
+    Ok(tip
+        .map_or("reachable, nothing indexed yet".to_owned(), |tip| format!("reachable, tip at height {tip}")))
+}
+
+/// Tries the migrations in a transaction that is rolled back, and looks at the tables that they leave.
+async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Findings) {
+    let what = format!("tables of `{}`", pipeline.0);
+    let report = async {
+        let mut client = db.dedicated().await?;
+        Ok::<_, Error>(setup::migrate(&mut client, &migrate::wanted(&[*pipeline]), &[], Mode::DryRun).await?)
+    };
+    let report = match report.await {
+        Ok(report) => report,
+        Err(Error::Apply(ApplyError::Running { .. })) => {
+            return findings.good(&what, "not looked at: a running debshrew writes them".into());
+        }
+        Err(error) => return findings.bad(&what, &error),
+    };
+    for pipeline in report.pipelines {
+        let pending = pipeline.migrations.len() + report.own.len();
+        let pending =
+            if pending == 0 { String::new() } else { format!(" ({pending} migrations are pending)") };
+        findings.good(&what, format!("{}{pending}", quoted(pipeline.tables.iter().map(String::as_str))));
+        for (table, reason) in &pipeline.refused {
+            findings.say_bad(&format!("table `{table}`"), format!("cannot be replicated: {reason}"));
+        }
+        for (table, advice) in &pipeline.advice {
+            findings.lines.push(format!("note  table `{table}`: {advice}"));
+        }
+        for cut in &pipeline.cut {
+            findings
+                .lines
+                .push(format!("note  after `migrate`, blocks of before cannot be rolled back: {cut}"));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Findings {
+    lines: Vec<String>,
+    bad: usize,
+}
+
+impl Findings {
+    fn good(&mut self, what: &str, found: String) {
+        self.lines.push(format!("ok    {what}: {found}"));
+    }
+
+    fn bad(&mut self, what: &str, error: &Error) {
+        self.say_bad(what, chain(error));
+    }
+
+    fn say_bad(&mut self, what: &str, found: String) {
+        self.lines.push(format!("BAD   {what}: {found}"));
+        self.bad += 1;
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::process::ExitCode;
 
+use crate::apply::ApplyError;
 use crate::config::ConfigError;
+use crate::db::DbError;
+use crate::failure::Kind;
+use crate::runtime::RuntimeError;
+use crate::source::SourceError;
 use crate::telemetry::TelemetryError;
 
 /// The process's exit codes; documented in the help and in docs/commands.md.
@@ -36,9 +41,64 @@ pub enum Error {
     Runtime(#[source] std::io::Error),
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
+    #[error("there is no pipeline `{name}` in the configuration; it has {known}")]
+    UnknownPipeline { name: String, known: String },
+    #[error("the configuration has several pipelines ({known}): name one with --pipeline")]
+    WhichPipeline { known: String },
+    #[error("cannot read the transform `{path}` of pipeline `{pipeline}`")]
+    Transform {
+        pipeline: String,
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("pipeline `{pipeline}`: its transform cannot be used")]
+    Unusable {
+        pipeline: String,
+        #[source]
+        source: RuntimeError,
+    },
+    #[error("cannot reach the database")]
+    DatabaseUnreachable(#[source] DbError),
+    #[error("cannot reach the source")]
+    SourceUnreachable(#[source] SourceError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error("migrations are pending ({pending}): run `debshrew migrate`, or pass --migrate")]
+    Pending { pending: String },
+    #[error("{}", halted(.0))]
+    Halted(Vec<String>),
+    #[error("{0} of the checks failed")]
+    Checks(usize),
+    #[error("cannot read from standard input")]
+    Input(#[source] std::io::Error),
+    #[error("not done, since nobody said yes")]
+    Declined,
+    #[error("standard input is no terminal to ask at")]
+    NobodyToAsk,
     /// Stands where a command's work will be.
     #[error("`debshrew {command}` is not built yet")]
     Unbuilt { command: &'static str },
+}
+
+fn halted(names: &[String]) -> String {
+    match names {
+        [one] => format!("pipeline `{one}` has halted"),
+        several => format!("pipelines {} have halted", quoted(several.iter().map(String::as_str))),
+    }
+}
+
+/// Names in backticks, for messages.
+pub fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+impl From<DbError> for Error {
+    fn from(error: DbError) -> Error {
+        Error::Apply(error.into())
+    }
 }
 
 impl Error {
@@ -46,6 +106,26 @@ impl Error {
         match self {
             Error::Config(_) | Error::Telemetry(TelemetryError::Filter { .. }) => Exit::Usage,
             Error::Telemetry(TelemetryError::SetUp(_)) => Exit::Failure,
+            Error::UnknownPipeline { .. }
+            | Error::WhichPipeline { .. }
+            | Error::Transform { .. }
+            | Error::Unusable { .. }
+            | Error::NobodyToAsk
+            | Error::Apply(ApplyError::Contradiction { .. } | ApplyError::Db(DbError::Url(_)))
+            | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
+            Error::Halted(_) => Exit::Halted,
+            Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
+            Error::Apply(ApplyError::Db(error @ DbError::Connect { .. }))
+                if error.kind() == Kind::Transient =>
+            {
+                Exit::Unreachable
+            }
+            Error::Source(_)
+            | Error::Apply(_)
+            | Error::Pending { .. }
+            | Error::Checks(_)
+            | Error::Declined
+            | Error::Input(_) => Exit::Failure,
             Error::Runtime(_) | Error::Output(_) | Error::Unbuilt { .. } => Exit::Failure,
         }
     }
@@ -54,6 +134,8 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Config(error) => error.hint(),
+            Error::NobodyToAsk => Some("pass --yes to do it without asking".into()),
+            Error::Halted(_) => Some("`debshrew status` says why".into()),
             _ => None,
         }
     }

@@ -1,6 +1,10 @@
 //! `debshrew migrate`
 
-use super::{Error, Globals};
+use super::start::{block_on, chosen, database};
+use super::{Error, Globals, output};
+use crate::apply::setup::{self, Mode, Report, Wanted};
+use crate::config::{self, Config};
+use crate::db::Db;
 
 const HELP: &str = "\
 Examples:
@@ -27,7 +31,86 @@ pub struct Args {
     pub grant_read: Vec<String>,
 }
 
-pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
-    globals.begin()?.check_database()?;
-    Err(Error::Unbuilt { command: "migrate" })
+pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
+    let config = globals.begin()?;
+    config.check_database()?;
+    let pipelines = chosen(&config, &[])?;
+    let mut readers = config.database.read_roles.clone();
+    readers.extend(args.grant_read.iter().cloned());
+    block_on(async |_| {
+        let db = database(&config).await?;
+        if args.status {
+            return status(&pipelines, &db).await;
+        }
+        let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
+        let report = setup::migrate(&mut *db.dedicated().await?, &wanted(&pipelines), &readers, mode).await?;
+        output::print(&describe(&report))?;
+        if args.dry_run {
+            output::print("dry run: everything was rolled back")?;
+        }
+        Ok(())
+    })
+}
+
+/// Migrates as the configuration says; what was done goes to the log.
+pub(super) async fn apply(
+    config: &Config,
+    pipelines: &[(&str, &config::Pipeline)],
+    db: &Db,
+) -> Result<(), Error> {
+    let readers = &config.database.read_roles;
+    let report =
+        setup::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await?;
+    for line in describe(&report).lines() {
+        tracing::info!("migrate: {line}");
+    }
+    Ok(())
+}
+
+pub(super) fn wanted(pipelines: &[(&str, &config::Pipeline)]) -> Vec<Wanted> {
+    let wanted = pipelines.iter().map(|(name, settings)| Wanted {
+        name: (*name).to_owned(),
+        schema: settings.schema.clone(),
+        migrations: settings.migrations.clone(),
+        start_height: settings.start_height,
+    });
+    wanted.collect()
+}
+
+fn describe(report: &Report) -> String {
+    let mut lines: Vec<String> =
+        report.own.iter().map(|migration| format!("debshrew: applied {migration}")).collect();
+    for pipeline in &report.pipelines {
+        let name = &pipeline.name;
+        lines.extend(pipeline.migrations.iter().map(|migration| format!("{name}: applied {migration}")));
+        lines.extend(pipeline.journals.iter().map(|step| format!("{name}: {step}")));
+        lines.extend(pipeline.cut.iter().map(|why| {
+            format!("{name}: warning: blocks committed before cannot be rolled back any more, since {why}")
+        }));
+        lines.extend(
+            pipeline
+                .refused
+                .iter()
+                .map(|(table, why)| format!("{name}: warning: `{table}` cannot be replicated: {why}")),
+        );
+    }
+    if lines.is_empty() {
+        lines.push("nothing to do: everything is up to date".into());
+    }
+    lines.extend(report.readers.iter().map(|role| format!("role `{role}` may read")));
+    lines.join("\n")
+}
+
+async fn status(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {
+    let client = db.client().await?;
+    let mut rows = Vec::new();
+    for progress in setup::progress(&client, &wanted(pipelines)).await? {
+        for had in progress.applied {
+            rows.push([progress.of.clone(), format!("V{}__{}", had.version, had.name), had.applied_on]);
+        }
+        rows.extend(
+            progress.pending.into_iter().map(|migration| [progress.of.clone(), migration, "pending".into()]),
+        );
+    }
+    output::print(&output::table(&["of", "migration", "applied"], rows))
 }

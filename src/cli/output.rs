@@ -17,6 +17,12 @@ pub fn print(text: &str) -> Result<(), Error> {
     }
 }
 
+/// Writes a question, to be answered on the same line.
+pub fn ask(question: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{question}").and_then(|()| out.flush()).map_err(Error::Output)
+}
+
 /// Rows under a header, in columns that two spaces part; cells wrap at a terminal's width.
 pub fn table<R: IntoIterator<Item = String>>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String {
     let mut table = Table::new();

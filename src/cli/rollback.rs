@@ -1,6 +1,11 @@
 //! `debshrew rollback`
 
-use super::{Error, Globals, height};
+use std::io::IsTerminal;
+
+use super::error::quoted;
+use super::start::{block_on, chosen, database};
+use super::{Error, Globals, height, output};
+use crate::apply::{ApplyError, Cause, Writer};
 use crate::block::Height;
 
 const HELP: &str = "\
@@ -26,7 +31,45 @@ pub struct Args {
     pub yes: bool,
 }
 
-pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
-    globals.begin()?.check_database()?;
-    Err(Error::Unbuilt { command: "rollback" })
+pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
+    let config = globals.begin()?;
+    config.check_database()?;
+    config.check_pipelines()?;
+    let chosen = chosen(&config, args.pipeline.as_slice())?;
+    let [(name, settings)] = chosen[..] else {
+        return Err(Error::WhichPipeline { known: quoted(chosen.iter().map(|(name, _)| *name)) });
+    };
+    // Below the start there is only the state before the first block.
+    let to = Some(args.to).filter(|to| *to >= settings.start_height);
+    block_on(async |_| {
+        let db = database(&config).await?;
+        let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
+            return Err(ApplyError::Running { pipeline: name.to_owned() }.into());
+        };
+        let Some(from) = writer.checkpoint().block.filter(|block| Some(block.height) > to) else {
+            return output::print(&format!(
+                "nothing to do: pipeline `{name}` has no block above {}",
+                args.to
+            ));
+        };
+        writer.check_reach(to)?;
+        let to_text = to.map_or("before its first block".to_owned(), |to| format!("to block {to}"));
+        output::print(&format!("pipeline `{name}` goes from block {from} back {to_text}"))?;
+        if !args.yes && !agreed()? {
+            return Err(Error::Declined);
+        }
+        let done = writer.roll_back(to, Cause::Operator).await?;
+        output::print(&format!("rolled back {} blocks: {} rows put back or removed", done.depth, done.rows))
+    })
+}
+
+fn agreed() -> Result<bool, Error> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        return Err(Error::NobodyToAsk);
+    }
+    output::ask("Go on? [y/N] ")?;
+    let mut answer = String::new();
+    input.read_line(&mut answer).map_err(Error::Input)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }

@@ -1,7 +1,16 @@
 //! `debshrew run`
 
-use super::{Error, Globals, height};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::start::{block_on, chosen, database, transform};
+use super::{Error, Globals, height, migrate};
+use crate::apply::setup;
 use crate::block::Height;
+use crate::config;
+use crate::db::Db;
+use crate::pipeline::{Goal, Pipeline, Timing};
+use crate::source::Source;
 
 const HELP: &str = "\
 Examples:
@@ -31,7 +40,75 @@ pub struct Args {
     pub pipeline: Vec<String>,
 }
 
-pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
-    globals.begin()?.check_runnable()?;
-    Err(Error::Unbuilt { command: "run" })
+pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
+    let config = globals.begin()?;
+    config.check_runnable()?;
+    let pipelines = chosen(&config, &args.pipeline)?;
+    let goal = match (args.until, args.once) {
+        (Some(height), _) => Goal::Until(height),
+        (None, true) => Goal::Tip,
+        (None, false) => Goal::Follow,
+    };
+    block_on(async |stop| {
+        let db = database(&config).await?;
+        let source = Source::new(&config.source)?;
+        // A wrong address is said at once; later on, the same failure is waited for.
+        source.tip().await.map_err(Error::SourceUnreachable)?;
+        if args.migrate {
+            migrate::apply(&config, &pipelines, &db).await?;
+        } else {
+            refuse_pending(&pipelines, &db).await?;
+        }
+        let mut transforms = Vec::new();
+        for (name, settings) in &pipelines {
+            transforms.push(transform(name, settings)?);
+        }
+        let timing =
+            Timing { poll_interval: config.source.poll_interval, wedge_timeout: config.source.wedge_timeout };
+        let pipelines = pipelines.iter().zip(transforms).map(|((name, settings), transform)| Pipeline {
+            name: (*name).to_owned(),
+            settings: (*settings).clone(),
+            timing,
+            db: db.clone(),
+            source: source.clone(),
+            transform,
+        });
+        all(pipelines, goal, &stop).await
+    })
+}
+
+/// Runs each pipeline by itself: one that halts does not stop the others.
+async fn all(
+    pipelines: impl Iterator<Item = Pipeline>,
+    goal: Goal,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let mut running = JoinSet::new();
+    for pipeline in pipelines {
+        let stop = stop.clone();
+        running.spawn(async move {
+            let result = pipeline.run(goal, &stop).await;
+            (pipeline.name, result)
+        });
+    }
+    let mut halted = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        match ended {
+            Ok((_, Ok(_))) => {}
+            Ok((name, Err(_))) => halted.push(name),
+            // Only a defect of ours ends a task otherwise; the others still end between blocks.
+            Err(error) => halted.push(error.to_string()),
+        }
+    }
+    halted.sort();
+    if halted.is_empty() { Ok(()) } else { Err(Error::Halted(halted)) }
+}
+
+async fn refuse_pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {
+    let client = db.client().await?;
+    let mut pending = Vec::new();
+    for progress in setup::progress(&client, &migrate::wanted(pipelines)).await? {
+        pending.extend(progress.pending.iter().map(|migration| format!("{}: {migration}", progress.of)));
+    }
+    if pending.is_empty() { Ok(()) } else { Err(Error::Pending { pending: pending.join(", ") }) }
 }

@@ -1,11 +1,16 @@
-//! Begins asynchronous work and tells it when to stop.
+//! What commands begin with: asynchronous work that is told when to stop, the pipelines that were chosen, the
+//! database, the transforms.
 
 use std::future::Future;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::error::quoted;
 use super::{Error, Exit};
+use crate::config::{self, Config};
+use crate::db::Db;
+use crate::runtime::Transform;
 
 /// Runs `work` to its end on a multi-threaded runtime. SIGINT and SIGTERM cancel its token, upon which it is to end
 /// by itself, between blocks; a second signal ends the process at once, which loses nothing either.
@@ -23,6 +28,40 @@ where
     // An evaluation that is under way on another thread has no one left to read its result.
     runtime.shutdown_background();
     result
+}
+
+/// The pipelines that were named, or all.
+pub fn chosen<'a>(
+    config: &'a Config,
+    names: &[String],
+) -> Result<Vec<(&'a str, &'a config::Pipeline)>, Error> {
+    let all = config.pipelines.iter().map(|(name, settings)| (name.as_str(), settings));
+    if let Some(name) = names.iter().find(|name| !config.pipelines.contains_key(*name)) {
+        let known = quoted(config.pipelines.keys().map(String::as_str));
+        return Err(Error::UnknownPipeline { name: name.clone(), known });
+    }
+    Ok(all.filter(|(name, _)| names.is_empty() || names.iter().any(|chosen| chosen == name)).collect())
+}
+
+/// The database, if it can be reached now.
+pub async fn database(config: &Config) -> Result<Db, Error> {
+    let db = Db::new(&config.database)?;
+    match db.client().await {
+        Ok(_) => Ok(db),
+        Err(error) => Err(Error::DatabaseUnreachable(error)),
+    }
+}
+
+/// Reads and compiles a pipeline's transform.
+pub fn transform(pipeline: &str, settings: &config::Pipeline) -> Result<Transform, Error> {
+    let path = settings.transform.display().to_string();
+    let wasm = std::fs::read(&settings.transform).map_err(|source| Error::Transform {
+        pipeline: pipeline.to_owned(),
+        path: path.clone(),
+        source,
+    })?;
+    Transform::compile(&path, &wasm, &settings.limits, settings.unknown_imports)
+        .map_err(|source| Error::Unusable { pipeline: pipeline.to_owned(), source })
 }
 
 struct Signals {

@@ -1,6 +1,8 @@
 //! `debshrew status`
 
-use super::{Error, Globals};
+use super::start::{block_on, database};
+use super::{Error, Globals, output};
+use crate::apply::checkpoint::{self, Overview};
 
 const HELP: &str = "\
 Examples:
@@ -19,7 +21,45 @@ pub struct Args {
     pub json: bool,
 }
 
-pub fn run(_args: &Args, globals: &Globals) -> Result<(), Error> {
-    globals.begin()?.check_database()?;
-    Err(Error::Unbuilt { command: "status" })
+pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
+    let config = globals.begin()?;
+    config.check_database()?;
+    let pipelines = block_on(async |_| {
+        let db = database(&config).await?;
+        Ok(checkpoint::overview(&**db.client().await?).await?)
+    })?;
+    if args.json {
+        // Numbers and texts alone: this does not fail.
+        let json = serde_json::json!({ "pipelines": pipelines });
+        output::print(&format!("{json:#}"))?;
+    } else if pipelines.is_empty() {
+        output::print("no pipeline is set up in this database: run `debshrew migrate`")?;
+    } else {
+        output::print(&people(&pipelines))?;
+    }
+    let halted: Vec<String> =
+        pipelines.into_iter().filter(|one| one.state == "halted").map(|one| one.pipeline).collect();
+    if halted.is_empty() { Ok(()) } else { Err(Error::Halted(halted)) }
+}
+
+fn people(pipelines: &[Overview]) -> String {
+    let number = |number: Option<i32>| number.map_or("-".to_owned(), |number| number.to_string());
+    let rows = pipelines.iter().map(|one| {
+        [
+            one.pipeline.clone(),
+            one.state.clone(),
+            number(one.height),
+            number(one.source_height),
+            number(one.lag_blocks),
+            one.last_block_at.clone().unwrap_or_else(|| "-".into()),
+        ]
+    });
+    let mut text =
+        output::table(&["pipeline", "state", "height", "source height", "lag blocks", "last block at"], rows);
+    for one in pipelines {
+        if let Some(error) = &one.last_error {
+            text.push_str(&format!("\n\n{}: {error}", one.pipeline));
+        }
+    }
+    text
 }

@@ -74,7 +74,7 @@ pub(super) async fn evaluate(
             Err(Failed::Transform(source)) => {
                 batch.failed = Some(PipelineError::Transform { height, source })
             }
-            Err(Failed::Other(error)) => return Err(error),
+            Err(Failed::Other(error)) => return Err(*error),
         }
         if batch.failed.is_some() {
             break;
@@ -95,7 +95,7 @@ pub(super) async fn evaluate(
 
 enum Failed {
     Transform(RuntimeError),
-    Other(PipelineError),
+    Other(Box<PipelineError>),
 }
 
 /// Runs the transform for one block, on a thread that may block: it computes for long, and waits there for the
@@ -116,7 +116,7 @@ async fn one(
                 Step::Ask(request, suspended) => {
                     let answer = runtime
                         .block_on(answer(&pipeline, &reading, at.height, &cache, request))
-                        .map_err(Failed::Other)?;
+                        .map_err(|error| Failed::Other(Box::new(error)))?;
                     step = suspended.resume(answer).map_err(Failed::Transform)?;
                 }
             }
@@ -124,7 +124,7 @@ async fn one(
     };
     match tokio::task::spawn_blocking(run).await {
         Ok(result) => result,
-        Err(_) => Err(Failed::Other(PipelineError::CutOff { height: at.height })),
+        Err(_) => Err(Failed::Other(Box::new(PipelineError::CutOff { height: at.height }))),
     }
 }
 

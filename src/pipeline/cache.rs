@@ -21,10 +21,12 @@ pub(super) struct StateCache(Mutex<Entries>);
 
 #[derive(Default)]
 struct Entries {
-    /// The value, and the block that wrote it if that may not be committed yet.
-    entries: HashMap<Vec<u8>, (Option<Vec<u8>>, Option<Height>)>,
+    entries: HashMap<Vec<u8>, Entry>,
     bytes: usize,
 }
+
+/// The value, and the block that wrote it if that may not be committed yet.
+type Entry = (Option<Vec<u8>>, Option<Height>);
 
 impl StateCache {
     /// What is known of a key: its value, or that there is none.

@@ -78,7 +78,7 @@ struct Compiled {
 /// What a transform does next.
 pub enum Step {
     /// It waits for this.
-    Ask(Request, Suspended),
+    Ask(Request, Box<Suspended>),
     Done(Output),
 }
 
@@ -148,10 +148,7 @@ impl Suspended {
     /// Goes on with the answer, up to the next request or the end.
     pub fn resume(self, answer: Answer) -> Result<Step, RuntimeError> {
         let Suspended { mut store, memory, call, asked } = self;
-        let value = match store.data_mut().answered(asked, answer) {
-            Ok(value) => value,
-            Err(stopped) => return Err(stopped.into()),
-        };
+        let value = store.data_mut().answered(asked, answer)?;
         let call = call.resume(&mut store, &[Val::I32(value)]);
         go_on(store, memory, call)
     }
@@ -167,7 +164,7 @@ fn go_on(
         Ok(TypedResumableCall::HostTrap(call)) => {
             if let Some(asked) = call.host_error().downcast_ref::<Asked>() {
                 let asked = asked.clone();
-                return Ok(Step::Ask(asked.request(), Suspended { store, memory, call, asked }));
+                return Ok(Step::Ask(asked.request(), Box::new(Suspended { store, memory, call, asked })));
             }
             match call.host_error().downcast_ref::<Stopped>() {
                 Some(stopped) => Err(stopped.clone().into()),
