@@ -95,6 +95,8 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -105,7 +107,7 @@ mod tests {
                 .arg(std::process::id().to_string())
                 .status();
             assert!(kill.await.unwrap().success());
-            stop.cancelled().await;
+            tokio::time::timeout(Duration::from_secs(30), stop.cancelled()).await.unwrap();
             Ok("cancelled")
         });
         assert_eq!(seen.unwrap(), "cancelled");

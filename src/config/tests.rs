@@ -1,3 +1,5 @@
+//! The configuration, from its layers to what is loaded.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
