@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
 
 mod architecture;
+mod chains;
 mod cli;
 mod cluster;
 mod manual;
 mod support;
+mod zoo;
