@@ -7,7 +7,7 @@ use std::fmt;
 
 use indexmap::IndexMap;
 use wasmi::errors::{HostError, LinkerError};
-use wasmi::{Caller, Engine, FuncType, Linker, Memory, TrapCode, ValType};
+use wasmi::{Caller, Engine, FuncType, Linker, Memory, ValType};
 
 use super::RuntimeError;
 use super::limits::{Limit, Room};
@@ -274,7 +274,8 @@ fn memory(caller: &mut Caller<'_, Host>) -> HostResult<Memory> {
 
 /// About one unit a word, as the interpreter takes for the guest's own copies.
 fn spend_fuel(caller: &mut Caller<'_, Host>, bytes: usize) -> HostResult<()> {
-    let left = caller.get_fuel()?.checked_sub(bytes as u64 / 8).ok_or(TrapCode::OutOfFuel)?;
+    let used_up = Stopped::Limit { limit: Limit::Fuel, allowed: caller.data().limits.fuel };
+    let left = caller.get_fuel()?.checked_sub(bytes as u64 / 8).ok_or(used_up)?;
     caller.set_fuel(left)
 }
 

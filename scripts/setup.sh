@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs.
+# Does nothing, and needs no network, when everything is there.
+set -euo pipefail
+
+has_postgres() {
+  command -v initdb >/dev/null && return
+  command -v pg_config >/dev/null && [ -x "$(pg_config --bindir)/initdb" ] && return
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+missing=()
+has_postgres || missing+=(postgresql)
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "missing: ${missing[*]} (Debian's names); install them with this system's package manager" >&2
+  exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  if ! command -v sudo >/dev/null; then
+    echo "missing: ${missing[*]}; as root: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "installing ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${missing[@]}"
