@@ -8,5 +8,6 @@ mod chains;
 mod cli;
 mod cluster;
 mod manual;
+mod pipeline;
 mod support;
 mod zoo;

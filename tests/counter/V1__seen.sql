@@ -1,0 +1,1 @@
+create table seen (height integer primary key, count integer not null, name text not null);
