@@ -7,6 +7,8 @@ mod architecture;
 mod chains;
 mod cli;
 mod cluster;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod manual;
 mod pipeline;
 mod support;

@@ -15,7 +15,7 @@ use crate::support::{TestDb, database, debshrew};
 
 /// A source of as little as it takes: a chain of names, each the block's only content.
 #[derive(Clone, Default)]
-struct Chain(Arc<Mutex<Vec<String>>>);
+pub struct Chain(Arc<Mutex<Vec<String>>>);
 
 impl Chain {
     async fn serve(&self) -> String {
@@ -35,7 +35,7 @@ impl Chain {
     }
 
     /// Keeps this many blocks and puts these on them.
-    fn switch(&self, keep: usize, names: impl IntoIterator<Item = String>) {
+    pub fn switch(&self, keep: usize, names: impl IntoIterator<Item = String>) {
         let mut blocks = self.0.lock().unwrap();
         blocks.truncate(keep);
         blocks.extend(names);
@@ -67,20 +67,20 @@ async fn answer(
     Ok(Response::new(Full::new(Bytes::from(answer.to_string()))))
 }
 
-fn names(branch: &str, heights: std::ops::Range<usize>) -> Vec<String> {
+pub fn names(branch: &str, heights: std::ops::Range<usize>) -> Vec<String> {
     heights.map(|height| format!("{branch}{height}")).collect()
 }
 
-struct Set {
-    chain: Chain,
-    database: TestDb,
-    client: Client,
-    toml: String,
+pub struct Set {
+    pub chain: Chain,
+    pub database: TestDb,
+    pub client: Client,
+    pub toml: String,
     _folder: tempfile::TempDir,
 }
 
 impl Set {
-    async fn up(name: &str, wat: &str) -> Set {
+    pub async fn up(name: &str, wat: &str) -> Set {
         let chain = Chain::default();
         chain.switch(0, names("a", 0..200));
         let (url, database) = (chain.serve().await, database(name).await);
@@ -98,14 +98,14 @@ impl Set {
         Set { chain, database, client, toml, _folder: folder }
     }
 
-    async fn run(&self, arguments: &'static [&'static str]) -> (i32, String, String) {
+    pub async fn run(&self, arguments: &'static [&'static str]) -> (i32, String, String) {
         let command = debshrew(arguments).file(&self.toml);
         let output = tokio::task::spawn_blocking(move || command.run()).await.unwrap();
         (output.code, output.stdout, output.stderr)
     }
 
     /// The rows are the chain's blocks, counted from one; the checkpoint is its tip.
-    async fn follows(&self) {
+    pub async fn follows(&self) {
         let rows = self
             .client
             .query("select height, count, name from counter.seen order by height", &[])
@@ -123,7 +123,7 @@ impl Set {
     }
 }
 
-const COUNTER: &str = include_str!("transforms/counter.wat");
+pub const COUNTER: &str = include_str!("transforms/counter.wat");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_catches_up_follows_a_reorganisation_and_goes_on() {

@@ -107,6 +107,9 @@ pub enum Command {
 
 /// Reads the command line, does what it says, and reports what went wrong.
 pub fn main() -> ExitCode {
+    // Reads the variable FAILPOINTS; see tests/crash.rs.
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
