@@ -22,9 +22,16 @@ pub enum DatumError {
     Field { field: String, fields: String },
     #[error("got an array of {got} values for a composite type of {fields} fields")]
     Fields { got: usize, fields: usize },
+    #[error(
+        "got arrays nested deeper than {MOST_DIMENSIONS} levels, which is the most that PostgreSQL's have"
+    )]
+    Dimensions,
     #[error("got an array or object that is not JSON")]
     Json,
 }
+
+/// Source: PostgreSQL's manual, "PostgreSQL Limits" (`MAXDIM`).
+const MOST_DIMENSIONS: usize = 6;
 
 /// The text that PostgreSQL reads `value` from; `None` for JSON's null, which is SQL's null for every type.
 pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
@@ -68,14 +75,21 @@ fn quoted_json(text: &str) -> Result<String, DatumError> {
 fn literal(shape: &Shape, json: &str) -> Result<String, DatumError> {
     let mut out = String::with_capacity(json.len() + 2);
     match shape {
-        Shape::Array { element, delimiter } => array(element, *delimiter, json, &mut out)?,
+        Shape::Array { element, delimiter } => array(element, *delimiter, json, MOST_DIMENSIONS, &mut out)?,
         Shape::Composite(fields) => composite(fields, json, &mut out)?,
         Shape::Scalar | Shape::Json => return Err(DatumError::Json),
     }
     Ok(out)
 }
 
-fn array(element: &Shape, delimiter: char, json: &str, out: &mut String) -> Result<(), DatumError> {
+fn array(
+    element: &Shape,
+    delimiter: char,
+    json: &str,
+    dimensions_left: usize,
+    out: &mut String,
+) -> Result<(), DatumError> {
+    let Some(dimensions_left) = dimensions_left.checked_sub(1) else { return Err(DatumError::Dimensions) };
     let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) else {
         return Err(kind(json, "the column takes an array"));
     };
@@ -87,7 +101,7 @@ fn array(element: &Shape, delimiter: char, json: &str, out: &mut String) -> Resu
         // An array inside an array is a further dimension, unless the elements take arrays as they are.
         let nested = item.get().starts_with('[') && !matches!(element, Shape::Json | Shape::Composite(_));
         if nested {
-            array(element, delimiter, item.get(), out)?;
+            array(element, delimiter, item.get(), dimensions_left, out)?;
         } else {
             match datum(element, Value::from_raw(item))? {
                 None => out.push_str("NULL"),
@@ -204,5 +218,8 @@ mod tests {
         assert!(matches!(datum(&Shape::Scalar, json("[1]")), Err(DatumError::Kind { .. })));
         assert!(matches!(datum(&ints(), Value::Number("1".into())), Err(DatumError::Kind { .. })));
         assert!(matches!(datum(&ints(), json(r#"{"a":1}"#)), Err(DatumError::Kind { .. })));
+        assert!(datum(&ints(), json("[[[[[[1]]]]]]")).is_ok());
+        let deep = json(&("[".repeat(100_000) + &"]".repeat(100_000)));
+        assert_eq!(datum(&ints(), deep), Err(DatumError::Dimensions));
     }
 }
