@@ -15,6 +15,9 @@ use crate::failure::{Backoff, Kind};
 /// The server closes connections that were idle for 5 s; so they are given up before.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// For how long a server that let a call fail is asked after the others.
+const DISTRUST: Duration = Duration::from_secs(60);
+
 /// After this many calls in a row that failed, each with its retries, the server is left alone for a while.
 const FAILURES_BEFORE_REST: u32 = 3;
 
@@ -36,6 +39,7 @@ struct Inner {
 
 struct Breaker {
     failures: u32,
+    failed_at: Option<Instant>,
     resting_until: Option<Instant>,
     pauses: Backoff,
 }
@@ -68,6 +72,7 @@ impl Endpoint {
             .map_err(|error| wrong(format!("cannot make an HTTP client: {error}")))?;
         let breaker = Breaker {
             failures: 0,
+            failed_at: None,
             resting_until: None,
             pauses: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
@@ -91,6 +96,12 @@ impl Endpoint {
     /// How long this server is to be left alone; `None` when it may be asked.
     pub(super) fn resting(&self) -> Option<Duration> {
         self.breaker().resting_until?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+    }
+
+    /// Whether a call has failed a short while ago, with all its retries; it may well be that the tip can be
+    /// asked for and the views cannot.
+    pub(super) fn failed_lately(&self) -> bool {
+        self.breaker().failed_at.is_some_and(|at| at.elapsed() < DISTRUST)
     }
 
     /// Sends a request and reads its answer; tries again what may pass. All calls only read, so a call whose
@@ -173,6 +184,7 @@ impl Endpoint {
     fn failed(&self) {
         let mut breaker = self.breaker();
         breaker.failures += 1;
+        breaker.failed_at = Some(Instant::now());
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();
             breaker.resting_until = Some(Instant::now() + rest);

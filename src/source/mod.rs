@@ -47,6 +47,10 @@ pub enum SourceError {
     Unexpected { call: String, url: String, got: String, expected: &'static str },
     #[error("{call}: {url} failed: {message}")]
     Refused { call: String, url: String, message: String },
+    #[error(
+        "{url} says that its tip is at height {height}, and has no hash for it or for the blocks below it"
+    )]
+    NoHashes { url: String, height: Height },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
@@ -108,7 +112,10 @@ impl Source {
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
         let mut last = None;
         let mut wait_ms = u128::MAX;
-        for endpoint in self.endpoints.iter() {
+        // Stable: in the configured order, but those that failed lately after those that did not.
+        let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
+        endpoints.sort_by_key(|endpoint| endpoint.failed_lately());
+        for endpoint in endpoints {
             if let Some(rest) = endpoint.resting() {
                 wait_ms = wait_ms.min(rest.as_millis());
                 continue;
@@ -131,17 +138,23 @@ impl Source {
     }
 }
 
+/// How far below its tip's height a server may lack hashes. While a block is being indexed its hash may come a
+/// moment after its height; more than that is no state of a server's.
+const MOST_HASHES_MISSING: usize = 3;
+
 /// The tip and its hash. An empty index answers height 0 and has no hash for it. A tip whose hash is not there
-/// yet is looked at again: state and height may appear shortly before the hash.
+/// yet is taken for the block below it.
 async fn tip(endpoint: &Endpoint) -> Result<Option<BlockRef>, SourceError> {
-    let mut height = rpc::height(endpoint).await?;
-    loop {
+    let claimed = rpc::height(endpoint).await?;
+    let mut height = claimed;
+    for _ in 0..=MOST_HASHES_MISSING {
         if let Some(hash) = rpc::block_hash(endpoint, height).await? {
             return Ok(Some(BlockRef { height, hash }));
         }
         let Some(below) = height.previous() else { return Ok(None) };
         height = rpc::height(endpoint).await?.min(below);
     }
+    Err(SourceError::NoHashes { url: endpoint.shown().to_owned(), height: claimed })
 }
 
 /// A hash as the source knows it now.
