@@ -18,8 +18,8 @@ use crate::source::{Reading, Verdict};
 /// The most blocks of one batch: what is thrown away when the source moves meanwhile.
 const MOST_BLOCKS: usize = 64;
 
-/// No further block is begun once the batch holds this many changes.
-const MOST_CHANGES: usize = 50_000;
+/// No further block is begun once the transform has handed over this many bytes in the batch.
+const MOST_BYTES: usize = 32 << 20;
 
 /// Blocks whose evaluation counts, in order, ready to be committed.
 pub(super) struct Batch {
@@ -48,19 +48,19 @@ pub(super) async fn evaluate(
     let tip = reading.tip().height;
     let mut batch = Batch { blocks: Vec::new(), failed: None };
     let mut logs = Vec::new();
-    let mut changes = 0;
+    let mut bytes = 0;
     let mut height = *heights.start();
-    while height <= *heights.end() && batch.blocks.len() < MOST_BLOCKS && changes < MOST_CHANGES {
+    while height <= *heights.end() && batch.blocks.len() < MOST_BLOCKS && bytes < MOST_BYTES {
         let Some(hash) = reading.hash(height).await? else {
             return Ok(Evaluated::Moved(format!("the source has no hash for block {height} any more")));
         };
         let at = BlockRef { height, hash };
         match one(pipeline, &reading, at, cache).await {
-            Ok(Output { changes: list, state, log, .. }) => {
+            Ok(Output { changes, state, log, bytes: handed_over, .. }) => {
                 logs.push((height, log));
-                changes += list.len() + state.len();
+                bytes += handed_over;
                 cache.wrote(height, &state);
-                match targets.resolve(list, state) {
+                match targets.resolve(changes, state) {
                     Ok(rows) => {
                         let deep = tip.blocks_above(height) >= pipeline.settings.retention;
                         let journaling = if deep { Journaling::Skipped } else { Journaling::Kept };

@@ -81,7 +81,10 @@ impl<'a> Follow<'a> {
             if self.reached(self.checkpoint()) {
                 return Ok(Ended::GoalReached);
             }
-            let Some(reading) = self.pipeline.source.open().await? else {
+            let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
+                continue;
+            };
+            let Some(reading) = opened else {
                 let reason = "the source has no block yet".to_owned();
                 self.reporter.say(Activity::Waiting, Some(reason), None).await?;
                 wait(poll_interval, self.stop).await;
@@ -90,7 +93,7 @@ impl<'a> Follow<'a> {
             backoff.reset();
             let reading = Arc::new(reading);
             let tip = reading.tip().height;
-            let look = self.look(&reading).await?;
+            let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { continue };
             if !matches!(look, Look::Behind) {
                 self.behind_since = None;
             }
@@ -202,9 +205,10 @@ impl<'a> Follow<'a> {
         let tip = reading.tip().height;
         let first = self.next(self.checkpoint());
         let targets = Arc::clone(self.writer.targets());
-        let mut ready = batch::evaluate(self.pipeline, reading, first..=to, &targets, &self.cache).await?;
-        loop {
-            let Batch { blocks, failed } = match ready {
+        let evaluated = batch::evaluate(self.pipeline, reading, first..=to, &targets, &self.cache);
+        let mut ready = unless_stopped(self.stop, evaluated).await?;
+        while let Some(evaluated) = ready {
+            let Batch { blocks, failed } = match evaluated {
                 Evaluated::Batch(batch) => batch,
                 Evaluated::Moved(how) => {
                     self.cache.clear();
@@ -215,20 +219,15 @@ impl<'a> Follow<'a> {
             let ahead =
                 Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
-            let (committed, next) = tokio::join!(commit, ahead.evaluate(last));
+            let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
             committed?;
             if let Some(error) = failed {
                 return Err(error);
             }
             self.pruner.advance(&mut self.writer).await?;
-            if self.stop.is_cancelled() {
-                return Ok(());
-            }
-            match next? {
-                Some(next) => ready = next,
-                None => return Ok(()),
-            }
+            ready = next?.flatten();
         }
+        Ok(())
     }
 
     async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
@@ -266,7 +265,9 @@ impl<'a> Follow<'a> {
         let mut lowest = tip;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
-            let Some(now) = self.pipeline.source.tip().await? else { continue };
+            let Some(Some(now)) = unless_stopped(self.stop, self.pipeline.source.tip()).await? else {
+                continue;
+            };
             if now > lowest {
                 break;
             }
@@ -275,6 +276,18 @@ impl<'a> Follow<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Work that only reads may be given up at any moment: `None` when it is to stop.
+async fn unless_stopped<T, E: Into<PipelineError>>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<Option<T>, PipelineError> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(None),
+        done = work => done.map(Some).map_err(Into::into),
     }
 }
 

@@ -169,7 +169,7 @@ impl Pipeline {
         drop(client);
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
-        let reporter = Reporter::new(self.db.clone(), registered.id);
+        let reporter = Reporter::new(self.db.clone(), registered.clone());
         follow::Follow::new(self, writer, reporter, goal, stop).run(backoff).await
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::apply::ApplyError;
-use crate::apply::checkpoint::{self, Activity};
+use crate::apply::checkpoint::{self, Activity, Registered};
 use crate::block::Height;
 use crate::db::Db;
 
@@ -12,14 +12,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Reporter {
     db: Db,
-    pipeline: i32,
+    pipeline: Registered,
     last: Option<(Activity, Option<String>)>,
     source_tip: Option<Height>,
     at: Instant,
 }
 
 impl Reporter {
-    pub(super) fn new(db: Db, pipeline: i32) -> Reporter {
+    pub(super) fn new(db: Db, pipeline: Registered) -> Reporter {
         Reporter { db, pipeline, last: None, source_tip: None, at: Instant::now() }
     }
 
@@ -35,10 +35,10 @@ impl Reporter {
             return Ok(());
         }
         if !same && let Some(reason) = &now.1 {
-            tracing::warn!("waiting: {reason}");
+            tracing::warn!(pipeline = self.pipeline.name, "waiting: {reason}");
         }
         let client = self.db.client().await?;
-        checkpoint::report(&**client, self.pipeline, activity, now.1.as_deref(), None, source_tip).await?;
+        checkpoint::report(&**client, self.pipeline.id, activity, now.1.as_deref(), None, source_tip).await?;
         (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
         Ok(())
     }

@@ -134,7 +134,7 @@ pub(super) struct Host {
     /// The block's own writes, in the order in which their keys were written first.
     pub(super) state: IndexMap<Vec<u8>, Option<Vec<u8>>>,
     pub(super) log: Log,
-    output_bytes: usize,
+    pub(super) output_bytes: usize,
     calls: u32,
 }
 

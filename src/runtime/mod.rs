@@ -91,6 +91,8 @@ pub struct Output {
     pub state: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     pub log: Vec<LogLine>,
     pub fuel_used: u64,
+    /// How much it handed over, as `limits.output_bytes` counts it.
+    pub bytes: usize,
 }
 
 impl Transform {
@@ -202,6 +204,7 @@ fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output,
         state: host.state.into_iter().collect(),
         log: host.log.lines,
         fuel_used: host.limits.fuel.saturating_sub(fuel_left),
+        bytes: host.output_bytes,
     })
 }
 
