@@ -11,5 +11,6 @@ pub mod failure;
 pub mod pipeline;
 pub mod reorg;
 pub mod runtime;
+pub mod simulate;
 pub mod source;
 pub mod telemetry;

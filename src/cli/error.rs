@@ -7,6 +7,7 @@ use crate::config::ConfigError;
 use crate::db::DbError;
 use crate::failure::Kind;
 use crate::runtime::RuntimeError;
+use crate::simulate::SimulateError;
 use crate::source::SourceError;
 use crate::telemetry::TelemetryError;
 
@@ -66,6 +67,8 @@ pub enum Error {
     Source(#[from] SourceError),
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
     #[error("migrations are pending ({pending}): run `debshrew migrate`, or pass --migrate")]
     Pending { pending: String },
     #[error("{}", halted(.0))]
@@ -120,7 +123,9 @@ impl Error {
             {
                 Exit::Unreachable
             }
-            Error::Source(_)
+            Error::Simulate(SimulateError::Read { .. } | SimulateError::Blocks { .. }) => Exit::Usage,
+            Error::Simulate(_)
+            | Error::Source(_)
             | Error::Apply(_)
             | Error::Pending { .. }
             | Error::Checks(_)
