@@ -1,7 +1,7 @@
 //! Tests on a real PostgreSQL, and of the binary: one module a theme. They bring their own server; see `support`.
 
 // The exemptions for tests do not reach functions that tests share.
-#![allow(clippy::unwrap_used, clippy::expect_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
 mod architecture;
 mod chains;
@@ -11,5 +11,6 @@ mod cluster;
 mod crash;
 mod manual;
 mod pipeline;
+mod reorgs;
 mod support;
 mod zoo;

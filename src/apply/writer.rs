@@ -180,6 +180,7 @@ impl Writer {
             steps.iter().any(|step| !self.targets.list()[step.shape.table].table.triggers.is_empty());
         if !watched {
             sent.start(Part::Commit, self.client.batch_execute("commit").map_ok(|()| 0)).await;
+            crash_point("commit-sent");
         }
         let counts = match sent.finish().await {
             Ok(counts) => counts,

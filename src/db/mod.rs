@@ -9,7 +9,9 @@ mod tls;
 
 use std::time::Duration;
 
-use deadpool_postgres::{ClientWrapper, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+};
 use tokio_postgres::error::SqlState;
 
 use crate::config;
@@ -26,7 +28,13 @@ pub enum DbError {
     Connect {
         target: String,
         #[source]
-        source: Box<deadpool_postgres::PoolError>,
+        source: tokio_postgres::Error,
+    },
+    #[error("got no connection to PostgreSQL at {target}")]
+    Pool {
+        target: String,
+        #[source]
+        source: PoolError,
     },
     #[error("PostgreSQL did not accept: {what}")]
     Statement {
@@ -51,11 +59,9 @@ impl DbError {
             DbError::Url(_) | DbError::Tls(_) | DbError::Catalog(_) | DbError::NewerDatabase { .. } => {
                 Kind::Permanent
             }
-            DbError::Connect { source, .. } => match &**source {
-                deadpool_postgres::PoolError::Backend(error) => kind_of(error),
-                _ => Kind::Transient,
-            },
-            DbError::Statement { source, .. } => kind_of(source),
+            // All are in use, or making one took too long.
+            DbError::Pool { .. } => Kind::Transient,
+            DbError::Connect { source, .. } | DbError::Statement { source, .. } => kind_of(source),
             DbError::Migration { kind, .. } => *kind,
         }
     }
@@ -133,10 +139,10 @@ impl Db {
 
     /// A connection of the pool, which goes back there when it is dropped.
     pub async fn client(&self) -> Result<Object, DbError> {
-        self.pool
-            .get()
-            .await
-            .map_err(|source| DbError::Connect { target: self.target.clone(), source: Box::new(source) })
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(source) => DbError::Connect { target: self.target.clone(), source },
+            source => DbError::Pool { target: self.target.clone(), source },
+        })
     }
 
     /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.

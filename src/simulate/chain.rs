@@ -38,6 +38,10 @@ impl Chain {
         self.0.get(height as usize)
     }
 
+    pub(super) fn hashes(&self) -> impl Iterator<Item = BlockHash> + '_ {
+        self.0.iter().map(|block| block.hash)
+    }
+
     pub(super) fn tip(&self) -> &Arc<Block> {
         &self.0[self.0.len() - 1]
     }

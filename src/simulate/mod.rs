@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::block::Height;
+use crate::block::{BlockHash, Height};
 use chain::Supply;
 use generate::Generator;
 use index::Rules;
@@ -164,6 +164,11 @@ impl Simulator {
 
     pub fn status(&self) -> Status {
         self.stage.status()
+    }
+
+    /// The hashes of the node's chain, from the genesis block's to the tip's.
+    pub fn chain(&self) -> Vec<BlockHash> {
+        self.stage.chain()
     }
 
     /// Waits for a status that fits, however long that takes.

@@ -14,7 +14,7 @@ use super::control::{Command, IndexStatus, METHODS, NodeStatus, Phase, Status};
 use super::fault::Faults;
 use super::index::{Index, Rules};
 use super::rpc::{Answer, Call};
-use crate::block::Height;
+use crate::block::{BlockHash, Height};
 
 /// The most blocks that one command makes.
 const MOST_BLOCKS: u32 = 10_000;
@@ -90,6 +90,11 @@ impl Stage {
 
     pub(super) fn status(&self) -> Status {
         self.world().status()
+    }
+
+    /// The hashes of the node's chain, from the genesis block's on.
+    pub(super) fn chain(&self) -> Vec<BlockHash> {
+        self.world().node.hashes().collect()
     }
 
     /// The first status that fits.

@@ -1,10 +1,13 @@
-//! What tests share: one PostgreSQL server a test process, a database a test, and the binary run as a user would.
+//! What tests share: one PostgreSQL server a test process, a database a test, a source to follow, and the binary
+//! run as a user would.
 
 mod binary;
 mod database;
+mod scene;
 
 pub use binary::{Output, debshrew};
 pub use database::{TestDb, database};
+pub use scene::{COUNTER, Scene, quick, until};
 
 async fn pipelines(db: &TestDb) -> i64 {
     db.connect().await.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0)

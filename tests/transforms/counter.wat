@@ -1,30 +1,52 @@
-;; Keeps one row per block height in table `seen`, and counts its blocks in its state: enough to see whether
-;; rows, state and checkpoint stay together. The row's text is the view's answer.
+;; Keeps one row per block in table `seen`: its height, how many blocks there have been by the transform's state,
+;; its hash, and what the view `blocktracker` answers, which is made of all blocks up to this one. Enough to see
+;; whether rows, state, checkpoint and source stay together, and on one branch.
 (module
   (import "env" "__height" (func $height (result i32)))
+  (import "env" "__block_hash" (func $block_hash (result i32)))
   (import "env" "__view" (func $view (param i32 i32) (result i32)))
   (import "env" "__load" (func $load (param i32)))
   (import "env" "__get_state" (func $get_state (param i32) (result i32)))
   (import "env" "__set_state" (func $set_state (param i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (data (i32.const 100) "\04\00\00\00name")
+  (memory (export "memory") 2)
+  (data (i32.const 100) "\0c\00\00\00blocktracker")
   (data (i32.const 120) "\00\00\00\00")
   (data (i32.const 140) "\05\00\00\00count")
-  ;; [{"payload":{"operation":"create","table":"seen","after":{"height":%,"count":%,"name":"%"}}}]
+  ;; [{"payload":{"operation":"create","table":"seen","after":{"height":%,"count":%,"hash":"%","tracker":"%"}}}]
   (data (i32.const 200) "[{\22payload\22:{\22operation\22:\22create\22,\22table\22:\22seen\22,\22after\22:{\22height\22:")
   (data (i32.const 300) ",\22count\22:")
-  (data (i32.const 320) ",\22name\22:\22")
-  (data (i32.const 340) "\22}}}]")
-  (global $end (mut i32) (i32.const 5004))
+  (data (i32.const 320) ",\22hash\22:\22")
+  (data (i32.const 340) "\22,\22tracker\22:\22")
+  (data (i32.const 360) "\22}}}]")
+  (data (i32.const 380) "0123456789abcdef")
+  (global $end (mut i32) (i32.const 32772))
+
+  (func $byte (param $value i32)
+    (i32.store8 (global.get $end) (local.get $value))
+    (global.set $end (i32.add (global.get $end) (i32.const 1))))
 
   (func $append (param $from i32) (param $length i32)
     (memory.copy (global.get $end) (local.get $from) (local.get $length))
     (global.set $end (i32.add (global.get $end) (local.get $length))))
 
   (func $number (param $value i32)
-    (if (i32.ge_u (local.get $value) (i32.const 10)) (then (call $number (i32.div_u (local.get $value) (i32.const 10)))))
-    (i32.store8 (global.get $end) (i32.add (i32.const 48) (i32.rem_u (local.get $value) (i32.const 10))))
-    (global.set $end (i32.add (global.get $end) (i32.const 1))))
+    (if (i32.ge_u (local.get $value) (i32.const 10))
+      (then (call $number (i32.div_u (local.get $value) (i32.const 10)))))
+    (call $byte (i32.add (i32.const 48) (i32.rem_u (local.get $value) (i32.const 10)))))
+
+  (func $digit (param $value i32)
+    (call $byte (i32.load8_u (i32.add (i32.const 380) (local.get $value)))))
+
+  (func $hex (param $from i32) (param $length i32)
+    (local $to i32)
+    (local.set $to (i32.add (local.get $from) (local.get $length)))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $from) (local.get $to)))
+        (call $digit (i32.shr_u (i32.load8_u (local.get $from)) (i32.const 4)))
+        (call $digit (i32.and (i32.load8_u (local.get $from)) (i32.const 15)))
+        (local.set $from (i32.add (local.get $from) (i32.const 1)))
+        (br $next))))
 
   (func (export "process_block") (result i32)
     (local $count i32) (local $length i32)
@@ -35,15 +57,19 @@
     (i32.store (i32.const 410) (i32.const 4))
     (i32.store (i32.const 414) (local.get $count))
     (drop (call $set_state (i32.const 140) (i32.const 410)))
+    (drop (call $block_hash))
+    (call $load (i32.const 1000))
     (local.set $length (call $view (i32.const 100) (i32.const 120)))
     (if (i32.lt_s (local.get $length) (i32.const 0)) (then (return (i32.const -1))))
-    (call $load (i32.const 1000))
+    (call $load (i32.const 2000))
     (call $append (i32.const 200) (i32.const 67))
     (call $number (call $height))
     (call $append (i32.const 300) (i32.const 9))
     (call $number (local.get $count))
     (call $append (i32.const 320) (i32.const 9))
-    (call $append (i32.const 1000) (local.get $length))
-    (call $append (i32.const 340) (i32.const 5))
-    (i32.store (i32.const 5000) (i32.sub (global.get $end) (i32.const 5004)))
-    (i32.const 5000)))
+    (call $hex (i32.const 1000) (i32.const 32))
+    (call $append (i32.const 340) (i32.const 13))
+    (call $hex (i32.const 2000) (local.get $length))
+    (call $append (i32.const 360) (i32.const 5))
+    (i32.store (i32.const 32768) (i32.sub (global.get $end) (i32.const 32772)))
+    (i32.const 32768)))

@@ -1,0 +1,126 @@
+//! Reorganisations as a real server goes through them: while its answers mislead, nothing wrong is committed.
+
+use debshrew::simulate::{Command, Options, Pace, Phase, Status};
+use proptest::prelude::{Strategy, any};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use crate::support::{COUNTER, Scene, quick, until};
+
+/// Gives a stalled call up soon: the stand-in is held in phases in which calls wait.
+const IMPATIENT: &str = "request_timeout = \"300ms\"\nretries = 1\npoll_interval = \"20ms\"\n";
+
+fn impatient(scene: &mut Scene) {
+    scene.toml = scene.toml.replace("poll_interval = \"20ms\"\n", IMPATIENT);
+}
+
+/// Waits until the pipeline has asked for several more things, or waits for an answer.
+async fn looked_at(scene: &Scene) {
+    let calls = |status: &Status| status.calls.values().sum::<u64>();
+    let before = calls(&scene.source.status());
+    scene.source.until(|status| calls(status) >= before + 10 || status.waiting > 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_in_each_misleading_phase_nothing_wrong_is_committed() {
+    let mut scene = Scene::new("reorgs_held", COUNTER, Options { pace: Pace::Stepped, ..quick(40) }).await;
+    impatient(&mut scene);
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let old: Vec<String> = scene.source.chain().iter().map(ToString::to_string).collect();
+    scene.reorganise(6, 7).await;
+    let new: Vec<String> = scene.source.chain().iter().map(ToString::to_string).collect();
+    let mut phases = Vec::new();
+    loop {
+        looked_at(&scene).await;
+        let status = scene.source.status();
+        phases.push(status.index.phase);
+        let rows = scene.whole().await;
+        assert!(old.starts_with(&rows) || new.starts_with(&rows), "{:?}", status.index);
+        if status.index.phase == Phase::Following {
+            break;
+        }
+        scene.source.control(Command::Step { count: 1, until: None }).await.unwrap();
+    }
+    for phase in [
+        Phase::Unnoticed,
+        Phase::RollingBack,
+        Phase::HalfRolledBack,
+        Phase::Dropped,
+        Phase::RolledBack,
+        Phase::StateFirst,
+        Phase::Replaced,
+    ] {
+        assert!(phases.contains(&phase), "{phase:?} is not among {phases:?}");
+    }
+    scene.caught_up().await;
+    scene.follows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_wedged_is_waited_for_and_said_to_be() {
+    let options = Options { max_reorg_depth: 10, ..quick(40) };
+    let mut scene = Scene::new("reorgs_wedged", COUNTER, options).await;
+    scene.toml = scene.toml.replace("poll_interval", "wedge_timeout = \"200ms\"\npoll_interval");
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let old = scene.whole().await;
+    scene.reorganise(20, 21).await;
+    let said = "select coalesce(state = 'waiting' and last_error like '%probably wedged%', false) \
+                from debshrew.pipelines";
+    until("it is said that the source is wedged", async || {
+        scene.client.query_one(said, &[]).await.unwrap().get(0)
+    })
+    .await;
+    assert_eq!(scene.whole().await, old);
+    scene.source.control(Command::Restart {}).await.unwrap();
+    scene.caught_up().await;
+    scene.follows().await;
+}
+
+/// What the node does next: mine, or leave some blocks for more, fewer or as many others.
+#[derive(Clone, Debug)]
+enum Turn {
+    Mine(u32),
+    Reorganise(u32, u32),
+}
+
+fn turns() -> impl Strategy<Value = Vec<Turn>> {
+    let turn = (any::<bool>(), 1u32..8, 0u32..3).prop_map(|(mines, depth, more)| {
+        if mines { Turn::Mine(depth) } else { Turn::Reorganise(depth, depth + more) }
+    });
+    proptest::collection::vec(turn, 8)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_reorganisations_at_any_moment_every_snapshot_is_whole() {
+    let scene = Scene::new("reorgs_any", COUNTER, quick(30)).await;
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let mut runner = TestRunner::default();
+    for _ in 0..6 {
+        let turns = turns().new_tree(&mut runner).unwrap().current();
+        println!("{turns:?}");
+        for turn in &turns {
+            match turn {
+                Turn::Mine(blocks) => scene.mine(*blocks).await,
+                Turn::Reorganise(depth, length) => scene.reorganise(*depth, *length).await,
+            };
+            // Not waiting for the end of one before the next.
+            for _ in 0..5 {
+                scene.whole().await;
+            }
+        }
+        // As long as the longest branch that was indexed, so that it is noticed.
+        scene.mine(8).await;
+        until("the node's tip is committed", async || {
+            let rows = scene.whole().await;
+            rows.last() == scene.source.chain().last().map(ToString::to_string).as_ref()
+        })
+        .await;
+        scene.follows().await;
+    }
+}
