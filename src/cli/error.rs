@@ -1,8 +1,10 @@
 //! Why a command failed, and what the process's exit code says of it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::apply::ApplyError;
+use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::db::DbError;
 use crate::failure::Kind;
@@ -81,9 +83,20 @@ pub enum Error {
     Declined,
     #[error("standard input is no terminal to ask at")]
     NobodyToAsk,
-    /// Stands where a command's work will be.
-    #[error("`debshrew {command}` is not built yet")]
-    Unbuilt { command: &'static str },
+    #[error("the private PostgreSQL server could not be started")]
+    Cluster(#[from] ClusterError),
+    #[error("there is no `{}`", .path.display())]
+    NoTransforms { path: PathBuf },
+    #[error("the demo could not go on: {0}")]
+    Demo(String),
+    #[error("the demo's query failed: {sql}")]
+    DemoQuery {
+        sql: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error("this does not hold: {claim}; {found}")]
+    Claim { claim: String, found: String },
 }
 
 fn halted(names: &[String]) -> String {
@@ -118,7 +131,7 @@ impl Error {
             | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
             Error::Halted(_) => Exit::Halted,
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
-            Error::Apply(ApplyError::Db(error @ DbError::Connect { .. }))
+            Error::Apply(ApplyError::Db(error @ (DbError::Connect { .. } | DbError::Pool { .. })))
                 if error.kind() == Kind::Transient =>
             {
                 Exit::Unreachable
@@ -130,8 +143,14 @@ impl Error {
             | Error::Pending { .. }
             | Error::Checks(_)
             | Error::Declined
-            | Error::Input(_) => Exit::Failure,
-            Error::Runtime(_) | Error::Output(_) | Error::Unbuilt { .. } => Exit::Failure,
+            | Error::Input(_)
+            | Error::Runtime(_)
+            | Error::Output(_)
+            | Error::Cluster(_)
+            | Error::Demo(_)
+            | Error::DemoQuery { .. }
+            | Error::Claim { .. } => Exit::Failure,
+            Error::NoTransforms { .. } => Exit::Usage,
         }
     }
 
@@ -140,6 +159,9 @@ impl Error {
         match self {
             Error::Config(error) => error.hint(),
             Error::NobodyToAsk => Some("pass --yes to do it without asking".into()),
+            Error::NoTransforms { .. } => {
+                Some("`make transforms` builds them; --transforms names their folder".into())
+            }
             Error::Halted(_) => Some("`debshrew status` says why".into()),
             _ => None,
         }

@@ -106,19 +106,21 @@ impl Demo {
         output::print(&format!("   {} blocks at {}", args.blocks, source.url()))?;
         let program = Program::new(&server.dsn, &source.url(), &args.transforms, &[DEMO, UNDISTURBED])?;
         program.finish(&["migrate"]).await?;
-        output::print("   the tables of the transform `ledger`, made by `debshrew migrate`, in the schema `demo`")?;
+        output::print(
+            "   the tables of the transform `ledger`, made by `debshrew migrate`, in the schema `demo`",
+        )?;
         Ok(Demo { server, source, program })
     }
 
     /// The height and hash of the source's tip.
-    async fn tip(&self) -> Result<(u32, String), Error> {
-        let status = self.source.control(Command::Status {}).await?;
-        Ok((status.node.height.get(), status.node.hash.to_string()))
+    fn tip(&self) -> (u32, String) {
+        let node = self.source.status().node;
+        (node.height.get(), node.hash.to_string())
     }
 
     /// Waits until the source's tip is committed.
     async fn caught_up(&self, client: &Client, running: &mut Running) -> Result<u32, Error> {
-        let (height, hash) = self.tip().await?;
+        let (height, hash) = self.tip();
         let bar = progress_bar(height)?;
         let at = format!("select coalesce(max(height), 0) from debshrew.blocks where pipeline = '{DEMO}'");
         let is_there = format!(
@@ -159,7 +161,8 @@ impl Demo {
                     rows_restored::text from debshrew.reorgs where pipeline = 'demo'";
         let header = ["depth", "from height", "from hash", "back to height", "rows put back or removed"];
         show(&header, texts(client, seen).await?)?;
-        let depth: i32 = value(client, "select max(depth) from debshrew.reorgs where pipeline = 'demo'").await?;
+        let depth: i32 =
+            value(client, "select max(depth) from debshrew.reorgs where pipeline = 'demo'").await?;
         let holds = if depth == DEPTH as i32 { Ok(()) } else { Err(format!("{depth} blocks were")) };
         claims::hold(&format!("{DEPTH} blocks were rolled back, and the new branch's committed"), holds)?;
         claims::gone(client, &abandoned).await?;
@@ -174,14 +177,18 @@ impl Demo {
         self.source.control(Command::Mine { blocks: 1 }).await?;
         let waiting = "select exists (select from pg_stat_activity where application_name = 'debshrew/demo' \
                        and datname = current_database() and wait_event_type = 'Lock')";
-        running.until("the block's transaction waits for the lock", async || value(client, waiting).await).await?;
+        running
+            .until("the block's transaction waits for the lock", async || value(client, waiting).await)
+            .await?;
         running.kill().await?;
         // What it had sent already would still be committed once the lock is gone: cut that off, too.
         let cut = "select count(*) from pg_stat_activity a, pg_terminate_backend(a.pid, 10000) \
                    where application_name = 'debshrew/demo' and datname = current_database()";
         let _: i64 = value(client, cut).await?;
         sql(client, "commit").await?;
-        output::print("   killed while its transaction had written some of the block's tables and not the others")?;
+        output::print(
+            "   killed while its transaction had written some of the block's tables and not the others",
+        )?;
         let after = counts(client).await?;
         let unchanged = if before == after { Ok(()) } else { Err(format!("{before:?} became {after:?}")) };
         claims::hold("nothing of the unfinished block is there", unchanged)?;
@@ -193,7 +200,9 @@ impl Demo {
     }
 
     async fn compare(&self, client: &Client) -> Result<(), Error> {
-        output::print("\n5. The same blocks once more, into another schema, with no reorganisation and no crash")?;
+        output::print(
+            "\n5. The same blocks once more, into another schema, with no reorganisation and no crash",
+        )?;
         self.program.finish(&["run", "--once", "--pipeline", UNDISTURBED]).await?;
         claims::as_undisturbed(client).await
     }
@@ -203,13 +212,18 @@ impl Demo {
         let richest = "select left(encode(script_hash, 'hex'), 16) || '…', \
                        to_char(balance / 1e8, 'FM999,999,990.00000000') \
                        from demo.balances order by balance desc, script_hash limit 5";
-        output::print("\n   select script_hash, balance / 1e8 from demo.balances order by balance desc limit 5;")?;
+        output::print(
+            "\n   select script_hash, balance / 1e8 from demo.balances order by balance desc limit 5;",
+        )?;
         show(&["script hash", "bitcoin"], texts(client, richest).await?)?;
         let blocks = "select height::text, left(encode(hash, 'hex'), 16) || '…', transactions::text \
                       from demo.blocks order by height desc limit 5";
-        output::print("\n   select height, hash, transactions from demo.blocks order by height desc limit 5;")?;
+        output::print(
+            "\n   select height, hash, transactions from demo.blocks order by height desc limit 5;",
+        )?;
         show(&["height", "hash", "transactions"], texts(client, blocks).await?)?;
-        let pipelines = "select pipeline, state, height::text, lag_blocks::text from debshrew.pipelines order by 1";
+        let pipelines =
+            "select pipeline, state, height::text, lag_blocks::text from debshrew.pipelines order by 1";
         output::print("\n   select pipeline, state, height, lag_blocks from debshrew.pipelines;")?;
         show(&["pipeline", "state", "height", "lag blocks"], texts(client, pipelines).await?)
     }
@@ -224,9 +238,12 @@ impl Demo {
             let since = Instant::now();
             let height = self.caught_up(&client, running).await?;
             let transactions: i32 =
-                value(&client, &format!("select transactions from demo.blocks where height = {height}")).await?;
+                value(&client, &format!("select transactions from demo.blocks where height = {height}"))
+                    .await?;
             let delay = since.elapsed().as_millis();
-            output::print(&format!("   block {height}: {transactions} transactions, in the tables {delay} ms later"))?;
+            output::print(&format!(
+                "   block {height}: {transactions} transactions, in the tables {delay} ms later"
+            ))?;
         }
     }
 }
@@ -239,7 +256,9 @@ async fn forget(client: &Client) -> Result<(), Error> {
         if !value::<bool>(client, &taken).await? {
             continue;
         }
-        let ours = format!("select exists (select from debshrew.pipeline where name = '{name}' and schema_name = '{name}')");
+        let ours = format!(
+            "select exists (select from debshrew.pipeline where name = '{name}' and schema_name = '{name}')"
+        );
         if !left || !value::<bool>(client, &ours).await? {
             return Err(Error::Demo(format!(
                 "the database has a schema `{name}` that is not of an earlier demo: rename it, or name another \
