@@ -98,6 +98,7 @@ impl<'a> Fold<'a> {
             }
             let outpoint = self.outpoint(coinbase.txid, output - coinbase.outputs.start);
             if let Some(old) = state::unspent(block, &outpoint)? {
+                state::forget(block, &outpoint);
                 let script = self.script(old.script, None);
                 self.scripts[script].change -= i128::from(old.value);
             }
