@@ -1,11 +1,13 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build test lint clean
+.PHONY: help setup build transforms demo test lint clean
 
 help:
-	@echo 'make test    build everything and run every test, on a private PostgreSQL'
-	@echo 'make build   target/release/debshrew'
-	@echo 'make lint    clippy and rustfmt, as continuous integration runs them'
+	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
+	@echo 'make test        build everything and run every test, on a private PostgreSQL'
+	@echo 'make build       target/release/debshrew'
+	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm'
+	@echo 'make lint        clippy and rustfmt, as continuous integration runs them'
 
 setup:
 	@scripts/setup.sh
@@ -13,12 +15,22 @@ setup:
 build:
 	cargo build --release --locked
 
-test: setup
+transforms: setup
+	scripts/transforms.sh
+
+demo: setup transforms build
+	target/release/debshrew demo $(ARGS)
+
+test: setup transforms
 	cargo test --locked --features failpoints
+	cargo test --locked --manifest-path transforms/Cargo.toml
 
 lint:
 	cargo fmt --check
+	cargo fmt --check --manifest-path transforms/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml -- -D warnings
 
 clean:
 	cargo clean
+	cargo clean --manifest-path transforms/Cargo.toml

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs.
+# Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs, and a
+# standard library for WebAssembly, which transforms are built with.
 # Does nothing, and needs no network, when everything is there.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
 has_postgres() {
   command -v initdb >/dev/null && return
@@ -9,8 +11,15 @@ has_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 
+# Rustup's is the way to go; where it cannot be had, Debian has a compiler and the library's source.
+has_web() {
+  scripts/transforms.sh --check && return
+  command -v rustup >/dev/null && rustup target add wasm32-unknown-unknown
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
+has_web || missing+=(rustc-web cargo-web rust-web-src libstd-rust-web-dev)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

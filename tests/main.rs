@@ -9,6 +9,7 @@ mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod ledger;
 mod manual;
 mod pipeline;
 mod reorgs;

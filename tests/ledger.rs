@@ -1,0 +1,166 @@
+//! The transforms of this repository, as built for WebAssembly, on a real block of Bitcoin's main chain: what
+//! they say of it is counted a second time from the block itself.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use bitcoin::hashes::{Hash, sha256};
+use bitcoin::{Block, OutPoint};
+use bitcoin_test_data::blocks::mainnet_702861;
+use debshrew::block::{BlockHash, BlockRef, Height};
+use debshrew::change::{Change, Operation, Value};
+use debshrew::config::{Limits, UnknownImports};
+use debshrew::runtime::{Answer, Output, Request, RuntimeError, Step, Transform};
+
+fn transform(name: &str) -> Transform {
+    let path = format!(
+        "{}/transforms/target/wasm32-unknown-unknown/release/{name}.wasm",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let wasm =
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; run `make transforms` first"));
+    Transform::compile(name, &wasm, &Limits::default(), UnknownImports::Refuse).unwrap()
+}
+
+/// Runs block 702,861 with an empty state; `getblock` answers this.
+fn run(transform: &Transform, block: &[u8]) -> Result<Output, RuntimeError> {
+    let hash = "000000000000000000024d6a2c6ee4f0a3a5e0d4e0c6e9ef4f4cfe3d6a4c3d10";
+    let hash: BlockHash = format!("0x{hash}").parse().unwrap();
+    let mut step = transform.begin(BlockRef { height: Height::new(702_861).unwrap(), hash })?;
+    loop {
+        match step {
+            Step::Done(output) => return Ok(output),
+            Step::Ask(Request::View { name, input }, waiting) => {
+                assert_eq!((name.as_str(), input.as_slice()), ("getblock", &b""[..]));
+                step = waiting.resume(Answer::View(Ok(block.to_vec())))?;
+            }
+            Step::Ask(Request::State { .. }, waiting) => step = waiting.resume(Answer::State(None))?,
+        }
+    }
+}
+
+fn column<'a>(change: &'a Change, name: &str) -> &'a Value {
+    let found = change.columns.iter().find(|(column, _)| &**column == name);
+    &found.unwrap_or_else(|| panic!("{change:?} has no `{name}`")).1
+}
+
+fn number(value: &Value) -> i128 {
+    match value {
+        Value::Number(digits) => digits.parse().unwrap(),
+        other => panic!("{other:?} is no number"),
+    }
+}
+
+fn rows<'a>(output: &'a Output, table: &str) -> Vec<&'a Change> {
+    output.changes.iter().filter(|change| &*change.table == table).collect()
+}
+
+/// What a block does to an empty ledger, told by the `bitcoin` crate.
+struct Expected {
+    inputs: usize,
+    outputs: usize,
+    spent_within: HashSet<OutPoint>,
+    /// Unspent value by script hash, where it is positive.
+    balances: BTreeMap<String, i128>,
+    /// Outputs that a later block may spend.
+    spendable: usize,
+}
+
+fn expected(block: &Block) -> Expected {
+    let spends: HashSet<OutPoint> =
+        block.txdata.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
+    let mut expected = Expected {
+        inputs: block.txdata.iter().map(|tx| tx.input.len()).sum(),
+        outputs: 0,
+        spent_within: HashSet::new(),
+        balances: BTreeMap::new(),
+        spendable: 0,
+    };
+    for tx in &block.txdata {
+        let txid = tx.compute_txid();
+        for (vout, output) in tx.output.iter().enumerate() {
+            expected.outputs += 1;
+            let outpoint = OutPoint { txid, vout: vout as u32 };
+            if spends.contains(&outpoint) {
+                expected.spent_within.insert(outpoint);
+                continue;
+            }
+            let mut hash = sha256::Hash::hash(output.script_pubkey.as_bytes()).to_byte_array();
+            hash.reverse();
+            *expected.balances.entry(format!("\\x{}", hex::encode(hash))).or_default() +=
+                i128::from(output.value.to_sat());
+            if output.value.to_sat() > 0 || !output.script_pubkey.is_op_return() {
+                expected.spendable += 1;
+            }
+        }
+    }
+    expected.balances.retain(|_, balance| *balance > 0);
+    expected
+}
+
+#[test]
+fn the_ledger_of_a_real_block_is_what_the_block_says() {
+    let block: Block = bitcoin::consensus::deserialize(mainnet_702861()).unwrap();
+    let expected = expected(&block);
+    let ledger = transform("ledger");
+    let start = std::time::Instant::now();
+    let output = run(&ledger, mainnet_702861()).unwrap();
+    println!("{:?}, {} units of fuel, {} changes", start.elapsed(), output.fuel_used, output.changes.len());
+
+    assert!(output.changes.iter().all(|change| change.operation == Operation::Upsert));
+    let count = |table: &str| rows(&output, table).len();
+    assert_eq!(count("blocks"), 1);
+    assert_eq!(count("transactions"), block.txdata.len());
+    assert_eq!(count("inputs"), expected.inputs);
+    assert_eq!(count("outputs"), expected.outputs);
+    assert_eq!(count("balances"), expected.balances.len());
+    assert_eq!(
+        output.changes.len(),
+        1 + block.txdata.len() + expected.inputs + expected.outputs + expected.balances.len()
+    );
+
+    let spent: Vec<_> =
+        rows(&output, "outputs").into_iter().filter(|row| *column(row, "spent_by") != Value::Null).collect();
+    assert!(spent.len() > 100, "the block is a poor example");
+    assert_eq!(spent.len(), expected.spent_within.len());
+    let known = rows(&output, "inputs").into_iter().filter(|row| *column(row, "value") != Value::Null);
+    assert_eq!(known.count(), spent.len());
+    let balances: BTreeMap<String, i128> = rows(&output, "balances")
+        .into_iter()
+        .map(|row| match column(row, "script_hash") {
+            Value::Text(hash) => (hash.to_string(), number(column(row, "balance"))),
+            other => panic!("{other:?} is no hash"),
+        })
+        .collect();
+    assert_eq!(balances, expected.balances);
+    assert_eq!(output.state.len(), expected.spendable + expected.balances.len());
+    assert!(output.state.iter().all(|(_, value)| value.is_some()));
+}
+
+#[test]
+fn a_row_per_block_has_its_hash_and_count() {
+    let block: Block = bitcoin::consensus::deserialize(mainnet_702861()).unwrap();
+    let output = run(&transform("blocks"), mainnet_702861()).unwrap();
+    let [row] = &output.changes[..] else { panic!("{:?}", output.changes) };
+    assert_eq!((&*row.table, row.operation), ("blocks", Operation::Upsert));
+    let values: HashMap<&str, &Value> = row.columns.iter().map(|(name, value)| (&**name, value)).collect();
+    assert_eq!(number(values["height"]), 702_861);
+    assert_eq!(*values["hash"], Value::Text(format!("\\x{}", block.block_hash()).into()));
+    assert_eq!(*values["previous_hash"], Value::Text(format!("\\x{}", block.header.prev_blockhash).into()));
+    assert_eq!(number(values["transactions"]), block.txdata.len() as i128);
+    assert_eq!(number(values["size"]), mainnet_702861().len() as i128);
+    assert!(output.state.is_empty());
+}
+
+#[test]
+fn what_the_view_does_not_answer_is_said() {
+    for name in ["blocks", "ledger"] {
+        let transform = transform(name);
+        let error = |block: &[u8]| run(&transform, block).unwrap_err().to_string();
+        assert_eq!(
+            error(b""),
+            "it returned -1 (failed); its last words: view `getblock` answered nothing at height 702861"
+        );
+        let cut = error(&mainnet_702861()[..1_000_000]);
+        assert!(cut.contains("view `getblock` gave no block at height 702861: "), "{cut}");
+    }
+}

@@ -1,0 +1,123 @@
+//! What a transform sees of its block: where it stands, views, state, logs; and the changes that it emits.
+//!
+//! Changes are written as JSON right where the host will read them, one after another into one buffer: in an
+//! interpreter every pass over the bytes is felt.
+
+use crate::row::{Row, RowWriter};
+use crate::{Column, Error, Hash, Host, Transform};
+
+/// A block that is being processed.
+pub struct Block {
+    pub(crate) host: Host,
+    height: u32,
+    hash: Hash,
+    out: Vec<u8>,
+    /// What every message begins with.
+    header: Vec<u8>,
+}
+
+/// Before the changes stands their length, which the host reads.
+const LENGTH_BYTES: usize = 4;
+
+impl Block {
+    pub(crate) fn new<T: Transform>(host: Host, height: u32, hash: Hash) -> Block {
+        let mut header = b"{\"header\":{\"source\":".to_vec();
+        T::NAME.write(&mut header);
+        header.extend_from_slice(b",\"block_height\":");
+        height.write(&mut header);
+        header.extend_from_slice(b",\"block_hash\":\"");
+        header.extend(hash.0.iter().flat_map(|byte| crate::column::HEX[usize::from(*byte)]));
+        header.extend_from_slice(b"\"},\"payload\":{\"operation\":\"");
+        Block { host, height, hash, out: vec![0; LENGTH_BYTES], header }
+    }
+
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The block's hash, in the order in which Bitcoin shows hashes.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// A view's answer at this block's height. Fails if the source has no such view or it failed; the source's
+    /// words are then in the log.
+    pub fn view(&mut self, name: &str, input: &[u8]) -> Result<Vec<u8>, Error> {
+        let height = self.height;
+        self.host.view(name, input).ok_or_else(|| format!("view `{name}` failed at height {height}").into())
+    }
+
+    /// The value of a key of the transform's state, as blocks before or this one left it. An empty value and
+    /// none are alike.
+    pub fn state(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        self.host.get_state(key)
+    }
+
+    pub fn set_state(&mut self, key: &[u8], value: &[u8]) {
+        self.host.set_state(key, value);
+    }
+
+    /// Gives whether the key was there. The host has to look for that: leave keys alone that never were.
+    pub fn delete_state(&mut self, key: &[u8]) -> bool {
+        self.host.delete_state(key)
+    }
+
+    /// A line of debshrew's log.
+    pub fn log(&mut self, line: &str) {
+        self.host.stdout(line);
+    }
+
+    /// A line of debshrew's log that is a warning; the last ones are shown when the transform fails.
+    pub fn warn(&mut self, line: &str) {
+        self.host.stderr(line);
+    }
+
+    /// The row has these values afterwards, whether it existed or not. Columns that the struct lacks keep their
+    /// value, or are at their defaults in a new row.
+    pub fn upsert<R: Row>(&mut self, row: &R) {
+        self.image("create", row);
+    }
+
+    /// As [`upsert`](Block::upsert), for a row that is known to exist: sets the columns that the struct has and
+    /// leaves the others alone. (The host inserts the row if it is missing all the same.)
+    pub fn update<R: Row>(&mut self, row: &R) {
+        self.image("update", row);
+    }
+
+    fn image<R: Row>(&mut self, operation: &str, row: &R) {
+        self.open(operation, R::TABLE);
+        self.out.extend_from_slice(b",\"after\":{");
+        row.write(&mut RowWriter::new(&mut self.out));
+        self.out.extend_from_slice(b"}}}");
+    }
+
+    /// The row with this key is gone afterwards, whether it existed or not. Each [`row!`](crate::row) has a
+    /// function `delete` that calls this with its key.
+    pub fn delete(&mut self, table: &str, key: impl FnOnce(&mut RowWriter<'_>)) {
+        self.open("delete", table);
+        self.out.extend_from_slice(b",\"before\":{");
+        key(&mut RowWriter::new(&mut self.out));
+        self.out.extend_from_slice(b"}}}");
+    }
+
+    fn open(&mut self, operation: &str, table: &str) {
+        self.out.push(if self.out.len() == LENGTH_BYTES { b'[' } else { b',' });
+        self.out.extend_from_slice(&self.header);
+        self.out.extend_from_slice(operation.as_bytes());
+        self.out.extend_from_slice(b"\",\"table\":");
+        table.write(&mut self.out);
+    }
+
+    /// The changes as the host takes them: their length (4 bytes, little-endian), then the JSON; `None` when
+    /// there are none.
+    pub(crate) fn finish(self) -> (Host, Option<Vec<u8>>) {
+        let mut out = self.out;
+        if out.len() == LENGTH_BYTES {
+            return (self.host, None);
+        }
+        out.push(b']');
+        let length = (out.len() - LENGTH_BYTES) as u32;
+        out[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        (self.host, Some(out))
+    }
+}

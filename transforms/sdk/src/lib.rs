@@ -1,0 +1,81 @@
+//! For authors of [debshrew](https://github.com/debshrew/debshrew) transforms: a block comes in, its views and
+//! the transform's state can be asked for, and rows of PostgreSQL tables go out. Binary interface version 1.
+//!
+//! ```
+//! use debshrew_sdk::{row, Block, Error, Transform};
+//!
+//! row! {
+//!     /// A row of table `sizes`.
+//!     pub struct Size in "sizes" {
+//!         key { height: u32 }
+//!         bytes: u64,
+//!     }
+//! }
+//!
+//! struct Sizes;
+//!
+//! impl Transform for Sizes {
+//!     const NAME: &'static str = "sizes";
+//!
+//!     fn process_block(block: &mut Block) -> Result<(), Error> {
+//!         let bytes = block.view("getblock", b"")?.len() as u64;
+//!         block.upsert(&Size { height: block.height(), bytes });
+//!         Ok(())
+//!     }
+//! }
+//!
+//! debshrew_sdk::export!(Sizes);
+//! ```
+//!
+//! Each block runs in a fresh instance: nothing in memory survives, only the [state](Block::set_state) does.
+//! The result must depend on the block, the views' answers and the state alone.
+
+mod block;
+mod column;
+mod row;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+#[cfg(target_arch = "wasm32")]
+mod wasm;
+
+pub use block::Block;
+pub use column::{Bytes, Column, Hash, Json, Rendered, Timestamp};
+pub use row::{Row, RowWriter};
+
+/// Why a block cannot be processed. `?` makes one of any error, and so does `into()` of a text.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What debshrew runs once for every block.
+pub trait Transform {
+    /// What the emitted changes say of their source.
+    const NAME: &'static str;
+
+    /// Emits the block's changes into `block`. After an error, whose text debshrew shows, the pipeline halts at
+    /// this block and nothing of it is applied.
+    fn process_block(block: &mut Block) -> Result<(), Error>;
+}
+
+/// Makes a [`Transform`] the one that this module exports.
+#[macro_export]
+macro_rules! export {
+    ($transform:ty) => {
+        // The name is unsafe to claim, as two of one name would clash; a module has one transform.
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn process_block() -> i32 {
+            $crate::run::<$transform>()
+        }
+    };
+}
+
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub use wasm::run;
+
+#[cfg(target_arch = "wasm32")]
+use wasm::Host;
+
+#[cfg(not(target_arch = "wasm32"))]
+use testing::Host;
