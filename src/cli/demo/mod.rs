@@ -216,8 +216,8 @@ impl Demo {
             "\n   select script_hash, balance / 1e8 from demo.balances order by balance desc limit 5;",
         )?;
         show(&["script hash", "bitcoin"], texts(client, richest).await?)?;
-        let blocks = "select height::text, left(encode(hash, 'hex'), 16) || '…', transactions::text \
-                      from demo.blocks order by height desc limit 5";
+        let blocks = "select b.height::text, left(encode(b.hash, 'hex'), 16) || '…', b.transactions::text \
+                      from demo.blocks b order by b.height desc limit 5";
         output::print(
             "\n   select height, hash, transactions from demo.blocks order by height desc limit 5;",
         )?;
