@@ -10,6 +10,7 @@ mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod ledger;
+mod hostile_source;
 mod manual;
 mod pipeline;
 mod reorgs;
