@@ -11,5 +11,6 @@ mod cluster;
 mod crash;
 mod manual;
 mod pipeline;
+mod simulate;
 mod support;
 mod zoo;
