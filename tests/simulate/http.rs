@@ -62,10 +62,8 @@ impl Client {
     }
 
     async fn more(&mut self) -> Option<()> {
-        let mut chunk = [0; 65_536];
         // A reset is an end, too.
-        let read = self.stream.read(&mut chunk).await.unwrap_or(0);
-        self.read.extend_from_slice(&chunk[..read]);
+        let read = self.stream.read_buf(&mut self.read).await.unwrap_or(0);
         (read > 0).then_some(())
     }
 }
