@@ -1,5 +1,7 @@
 //! HTTP spoken by hand, so that what a server really sends is seen: every header, and connections that just end.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -91,5 +93,11 @@ pub async fn call(url: &str, method: &str, params: serde_json::Value) -> String 
 
 pub async fn attempt(url: &str, method: &str, params: serde_json::Value) -> serde_json::Value {
     let body = serde_json::json!({"id": 1, "method": method, "params": params}).to_string();
-    serde_json::from_str(&post(url, "/", &body).await.expect("an answer").body).unwrap()
+    let answer = in_time(post(url, "/", &body)).await;
+    serde_json::from_str(&answer.expect("an answer").body).unwrap()
+}
+
+/// What is waited for comes within 20 s.
+pub async fn in_time<T>(waiting: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it came in time")
 }

@@ -9,6 +9,7 @@ use debshrew::config;
 use debshrew::simulate::{Phase, Simulator};
 use debshrew::source::{Reading, Source, Verdict};
 
+use super::http::in_time;
 use super::reorgs::{reorg, step, stepped};
 
 fn source(simulator: &Simulator) -> Source {
@@ -19,8 +20,7 @@ fn source(simulator: &Simulator) -> Source {
         bearer_token: None,
         headers: BTreeMap::new(),
         connect_timeout: Duration::from_secs(10),
-        // Calls that a rollback holds are given up.
-        request_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_secs(60),
         retries: 0,
         max_response_bytes: 1 << 20,
         max_connections: 4,
@@ -28,6 +28,16 @@ fn source(simulator: &Simulator) -> Source {
         wedge_timeout: Duration::from_secs(60),
     })
     .unwrap()
+}
+
+/// What comes of asking; `None` if a rollback holds a call, upon which it is given up.
+async fn unless_held<T>(simulator: &Simulator, asking: impl Future<Output = T>) -> Option<T> {
+    let answer = tokio::select! {
+        answer = asking => Some(answer),
+        _ = simulator.until(|status| status.waiting > 0) => None,
+    };
+    in_time(simulator.until(|status| status.waiting == 0)).await;
+    answer
 }
 
 /// A reading, and what it was told so far.
@@ -46,11 +56,12 @@ struct Told {
 }
 
 impl Asked {
-    async fn ask(&mut self, phase: Phase) {
+    async fn ask(&mut self, phase: Phase, simulator: &Simulator) {
         for height in [12, 17, 18, 20, 22].map(|height| Height::new(height).unwrap()) {
             if height <= self.reading.tip().height {
-                let Ok(hash) = self.reading.hash(height).await else { continue };
-                let Ok(view) = self.reading.view("getblock", &[], height).await else { continue };
+                let hash = unless_held(simulator, self.reading.hash(height)).await;
+                let Some(hash) = hash.transpose().unwrap() else { continue };
+                let view = self.reading.view("getblock", &[], height).await.unwrap();
                 self.answers.push(Told { phase, height, hash, block: view.ok() });
             }
         }
@@ -81,20 +92,23 @@ async fn a_reading_that_holds_is_right_in_every_phase() {
         loop {
             let phase = simulator.status().index.phase;
             phases.push(phase);
-            if let Ok(Some(reading)) = source.open().await {
-                readings.push(Asked { reading, began: phase, answers: Vec::new() });
+            let locked = matches!(phase, Phase::RollingBack | Phase::HalfRolledBack);
+            match unless_held(&simulator, source.open()).await {
+                Some(reading) => {
+                    let reading = reading.unwrap().unwrap();
+                    readings.push(Asked { reading, began: phase, answers: Vec::new() });
+                }
+                None => assert!(locked, "{phase:?}"),
             }
             for asked in &mut readings {
-                asked.ask(phase).await;
-                match asked.reading.close().await {
-                    Ok(Verdict::Held) => {
+                asked.ask(phase, &simulator).await;
+                match unless_held(&simulator, asked.reading.close()).await.transpose().unwrap() {
+                    Some(Verdict::Held) => {
                         held += 1;
                         asked.check(phase);
                     }
-                    Ok(Verdict::Moved(_)) => moved += 1,
-                    Err(_) => {
-                        assert!(matches!(phase, Phase::RollingBack | Phase::HalfRolledBack), "{phase:?}")
-                    }
+                    Some(Verdict::Moved(_)) => moved += 1,
+                    None => assert!(locked, "{phase:?}"),
                 }
             }
             if phase == Phase::Following {
