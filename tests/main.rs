@@ -14,5 +14,6 @@ mod hostile_source;
 mod manual;
 mod pipeline;
 mod reorgs;
+mod simulate;
 mod support;
 mod zoo;

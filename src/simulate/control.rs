@@ -42,10 +42,8 @@ pub enum Command {
         #[serde(default)]
         until: Option<Phase>,
     },
-    /// Changes how the index goes through a reorganisation.
-    Pace(Pace),
-    /// Changes how long a block takes to be indexed, in milliseconds.
-    IndexDelay { ms: u64 },
+    /// Changes how the index behaves; what is left out stays as it is.
+    Rules(RuleChange),
     /// Answers the next calls wrongly.
     Misbehave(Misbehaviour),
     /// Ends all misbehaviour; calls that were stalled are answered.
@@ -58,6 +56,20 @@ pub enum Command {
 
 fn one() -> u32 {
     1
+}
+
+/// What may be changed about the index.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RuleChange {
+    pub pace: Option<Pace>,
+    pub order: Option<Order>,
+    /// How long a block takes to be indexed.
+    pub index_delay_ms: Option<u64>,
+    /// [`Timing::view_lag`](super::Timing::view_lag)
+    pub view_lag_ms: Option<u64>,
+    /// A deeper reorganisation wedges the index.
+    pub max_reorg_depth: Option<u32>,
 }
 
 /// How the index goes through a reorganisation.
@@ -92,9 +104,10 @@ pub enum Phase {
     RollingBack,
     /// Calls for height and hashes wait; views answer empty or fail, even below the fork.
     HalfRolledBack,
-    /// The height has fallen to the fork, hashes above it are the old branch's; views as before.
+    /// The height has fallen to the fork, while views are still wrong: only with a `view_lag`.
     Dropped,
-    /// As before, but views are right up to the fork, and empty above it.
+    /// The height has fallen to the fork. Views are right up to there and empty above it, where the hashes are
+    /// still those of the old branch.
     RolledBack,
     /// The state of the next block is there, its hash and height are not.
     StateFirst,

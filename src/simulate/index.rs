@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::chain::{Block, Chain};
-use super::control::{Order, Pace, Phase};
+use super::control::{Order, Pace, Phase, RuleChange};
 use crate::block::BlockHash;
 
 /// A new branch whose tip lies this many blocks above the old one wedges the server.
@@ -21,10 +21,13 @@ const TOO_FAR_ABOVE: u32 = 8;
 pub struct Timing {
     /// From the node's switch to another branch until the server notices.
     pub notice: Duration,
-    /// A rollback during which height and hash calls wait.
+    /// A rollback, during which height and hash calls wait, until views show it half done.
     pub rollback: Duration,
-    /// How long views are wrong at the rollback's end, and as long again after it.
+    /// From there to the rollback's end.
     pub half_done: Duration,
+    /// How long views go on as if the rollback were half done when height and hash are answered again. Nothing on
+    /// a real server, whose lock covers the whole rollback; no client could tell this from an empty state.
+    pub view_lag: Duration,
     /// A block of the new branch. (`index_delay`, if that is longer.)
     pub block: Duration,
     /// From a block's state to its hash and height, or the other way round.
@@ -36,7 +39,8 @@ impl Default for Timing {
         Timing {
             notice: Duration::from_millis(500),
             rollback: Duration::from_millis(30),
-            half_done: Duration::from_millis(5),
+            half_done: Duration::from_millis(10),
+            view_lag: Duration::ZERO,
             block: Duration::from_millis(110),
             between: Duration::from_millis(15),
         }
@@ -51,6 +55,16 @@ pub(super) struct Rules {
     pub(super) timing: Timing,
     pub(super) index_delay: Duration,
     pub(super) max_reorg_depth: u32,
+}
+
+impl Rules {
+    pub(super) fn change(&mut self, change: &RuleChange) {
+        self.pace = change.pace.unwrap_or(self.pace);
+        self.order = change.order.unwrap_or(self.order);
+        self.index_delay = change.index_delay_ms.map_or(self.index_delay, Duration::from_millis);
+        self.timing.view_lag = change.view_lag_ms.map_or(self.timing.view_lag, Duration::from_millis);
+        self.max_reorg_depth = change.max_reorg_depth.unwrap_or(self.max_reorg_depth);
+    }
 }
 
 /// What a view answered.
@@ -85,7 +99,7 @@ pub(super) struct Index {
     fall: Option<Fall>,
     /// From a rollback until the new branch is there.
     replaying: bool,
-    /// Views answered while a rollback is half done: they answer empty and fail in turn.
+    /// Views answered while a rollback is half done: they are empty and fail in turn.
     wrong_answers: u64,
 }
 
@@ -177,7 +191,8 @@ impl Index {
             Phase::Following | Phase::Wedged => Duration::ZERO,
             Phase::Unnoticed => timing.notice,
             Phase::RollingBack => timing.rollback,
-            Phase::HalfRolledBack | Phase::Dropped => timing.half_done,
+            Phase::HalfRolledBack => timing.half_done,
+            Phase::Dropped => timing.view_lag,
             // A rollback beyond the allowed depth goes on after a while.
             Phase::RolledBack if self.fall.is_some_and(|fall| fall.to > fall.fork) => timing.block,
             Phase::RolledBack => timing.half_done,
@@ -194,7 +209,7 @@ impl Index {
             Phase::Unnoticed if self.longer_than(node) => Phase::Unnoticed,
             Phase::Unnoticed => self.notice(node, rules),
             Phase::RollingBack => Phase::HalfRolledBack,
-            Phase::HalfRolledBack => self.drop_to_fork(),
+            Phase::HalfRolledBack => self.drop_to_fork(rules),
             Phase::Dropped => Phase::RolledBack,
             Phase::RolledBack => self.after_rollback(node, rules),
             Phase::StateFirst | Phase::HashFirst => self.complete(node, rules),
@@ -314,19 +329,19 @@ impl Index {
         Phase::RollingBack
     }
 
-    fn drop_to_fork(&mut self) -> Phase {
+    fn drop_to_fork(&mut self, rules: &Rules) -> Phase {
         if let Some(fall) = self.fall {
             self.state.truncate(fall.to as usize + 1);
             self.tracker.truncate(fall.to as usize + 1);
             self.height = Some(fall.to);
         }
-        Phase::Dropped
+        if rules.timing.view_lag.is_zero() { Phase::RolledBack } else { Phase::Dropped }
     }
 
     fn after_rollback(&mut self, node: &Chain, rules: &Rules) -> Phase {
         match &mut self.fall {
             Some(fall) if fall.to > fall.fork => {
-                fall.to = fall.fork.max(fall.to.saturating_sub(rules.max_reorg_depth));
+                fall.to = fall.fork.max(fall.to.saturating_sub(rules.max_reorg_depth.max(1)));
                 Phase::RollingBack
             }
             Some(Fall { wedges: true, .. }) => Phase::Wedged,

@@ -30,7 +30,9 @@ use generate::Generator;
 use index::Rules;
 use stage::Stage;
 
-pub use control::{Command, Fault, IndexStatus, Misbehaviour, NodeStatus, Order, Pace, Phase, Status};
+pub use control::{
+    Command, Fault, IndexStatus, Misbehaviour, NodeStatus, Order, Pace, Phase, RuleChange, Status,
+};
 pub use file::FileProblem;
 pub use index::Timing;
 

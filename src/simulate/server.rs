@@ -32,6 +32,8 @@ const MOST_DISCARDED: usize = 64 * 1024 * 1024;
 /// Further connections wait until one ends.
 const MOST_CONNECTIONS: usize = 1_024;
 
+const COMMANDS: &str = "`mine`, `reorg`, `step`, `rules`, `misbehave`, `clear`, `restart`, `status`";
+
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -150,7 +152,12 @@ async fn control(stage: &Stage, request: Request<Incoming>) -> Result<Response<B
     };
     let command = match serde_json::from_slice::<Command>(&body) {
         Ok(command) => command,
-        Err(error) => return Ok(refused(format!("this is no command: {error}"))),
+        Err(error) => {
+            return Ok(refused(format!(
+                "this is no command: {error}; a command is an object with one key, such as \
+                 `{{\"mine\": {{\"blocks\": 3}}}}`, which is one of {COMMANDS}"
+            )));
+        }
     };
     Ok(match stage.control(command).await {
         Ok(now) => status(StatusCode::OK, &json!(now)),

@@ -204,10 +204,7 @@ impl Stage {
             Command::Mine { blocks } => self.mine(blocks).await?,
             Command::Reorg { depth, length, branch } => self.reorg(depth, length, branch).await?,
             Command::Step { count, until } => self.turn(|world| world.step(count, until))?,
-            Command::Pace(pace) => self.turn(|world| world.rules.pace = pace),
-            Command::IndexDelay { ms } => {
-                self.turn(|world| world.rules.index_delay = Duration::from_millis(ms));
-            }
+            Command::Rules(change) => self.turn(|world| world.rules.change(&change)),
             Command::Misbehave(misbehaviour) => {
                 self.turn(|world| world.faults.add(misbehaviour)).map_err(SimulateError::Command)?;
             }
@@ -335,7 +332,9 @@ impl World {
         self.since = Instant::now();
         let (now, height) = (self.index.phase(), self.index.height().unwrap_or(0));
         match (before, now) {
-            (Phase::Dropped, Phase::RolledBack) => tracing::info!(height, "the index has rolled back"),
+            (Phase::HalfRolledBack, Phase::RolledBack | Phase::Dropped) => {
+                tracing::info!(height, "the index has rolled back")
+            }
             (_, Phase::Wedged) => tracing::info!(height, "the index is wedged"),
             (Phase::Replaced | Phase::StateFirst | Phase::HashFirst, Phase::Following) => {
                 tracing::debug!(height, "the index has caught up");

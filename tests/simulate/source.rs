@@ -1,0 +1,125 @@
+//! The source client against the stand-in: whatever a reading says holds is right, wherever a reorganisation
+//! stands when it begins, asks and ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use debshrew::block::{BlockHash, Height};
+use debshrew::config;
+use debshrew::simulate::{Phase, Simulator};
+use debshrew::source::{Reading, Source, Verdict};
+
+use super::http::in_time;
+use super::reorgs::{reorg, step, stepped};
+
+fn source(simulator: &Simulator) -> Source {
+    Source::new(&config::Source {
+        urls: vec![simulator.url()],
+        username: None,
+        password: None,
+        bearer_token: None,
+        headers: BTreeMap::new(),
+        connect_timeout: Duration::from_secs(10),
+        request_timeout: Duration::from_secs(60),
+        retries: 0,
+        max_response_bytes: 1 << 20,
+        max_connections: 4,
+        poll_interval: Duration::from_secs(1),
+        wedge_timeout: Duration::from_secs(60),
+    })
+    .unwrap()
+}
+
+/// What comes of asking; `None` if a rollback holds a call, upon which it is given up.
+async fn unless_held<T>(simulator: &Simulator, asking: impl Future<Output = T>) -> Option<T> {
+    let answer = tokio::select! {
+        answer = asking => Some(answer),
+        _ = simulator.until(|status| status.waiting > 0) => None,
+    };
+    in_time(simulator.until(|status| status.waiting == 0)).await;
+    answer
+}
+
+/// A reading, and what it was told so far.
+struct Asked {
+    reading: Reading,
+    began: Phase,
+    answers: Vec<Told>,
+}
+
+struct Told {
+    phase: Phase,
+    height: Height,
+    hash: Option<BlockHash>,
+    /// `None` for a view that failed.
+    block: Option<Vec<u8>>,
+}
+
+impl Asked {
+    async fn ask(&mut self, phase: Phase, simulator: &Simulator) {
+        for height in [12, 17, 18, 20, 22].map(|height| Height::new(height).unwrap()) {
+            if height <= self.reading.tip().height {
+                let hash = unless_held(simulator, self.reading.hash(height)).await;
+                let Some(hash) = hash.transpose().unwrap() else { continue };
+                let view = self.reading.view("getblock", &[], height).await.unwrap();
+                self.answers.push(Told { phase, height, hash, block: view.ok() });
+            }
+        }
+    }
+
+    /// Whether every block is the one that its hash says.
+    fn check(&self, ended: Phase) {
+        for Told { phase: asked, height, hash, block } in &self.answers {
+            let place =
+                format!("begun in {:?}, asked in {asked:?} at {height}, ended in {ended:?}", self.began);
+            let hash = hash.unwrap_or_else(|| panic!("no hash: {place}"));
+            let block = block.as_ref().unwrap_or_else(|| panic!("a failed view: {place}"));
+            let header = block.get(..80).unwrap_or_else(|| panic!("an empty view: {place}"));
+            let header: bitcoin::block::Header = bitcoin::consensus::deserialize(header).unwrap();
+            assert_eq!(header.block_hash().to_string(), hash.to_string(), "{place}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reading_that_holds_is_right_in_every_phase() {
+    for (depth, length) in [(3, 5), (1, 1)] {
+        let simulator = stepped().await;
+        let source = source(&simulator);
+        let mut readings: Vec<Asked> = Vec::new();
+        let (mut held, mut moved, mut phases) = (0, 0, Vec::new());
+        reorg(&simulator, depth, length).await;
+        loop {
+            let phase = simulator.status().index.phase;
+            phases.push(phase);
+            let locked = matches!(phase, Phase::RollingBack | Phase::HalfRolledBack);
+            match unless_held(&simulator, source.open()).await {
+                Some(reading) => {
+                    let reading = reading.unwrap().unwrap();
+                    readings.push(Asked { reading, began: phase, answers: Vec::new() });
+                }
+                None => assert!(locked, "{phase:?}"),
+            }
+            for asked in &mut readings {
+                asked.ask(phase, &simulator).await;
+                match unless_held(&simulator, asked.reading.close()).await.transpose().unwrap() {
+                    Some(Verdict::Held) => {
+                        held += 1;
+                        asked.check(phase);
+                    }
+                    Some(Verdict::Moved(_)) => moved += 1,
+                    None => assert!(locked, "{phase:?}"),
+                }
+            }
+            if phase == Phase::Following {
+                break;
+            }
+            step(&simulator).await;
+        }
+        assert_eq!(phases.len() as u32, 5 + 2 * length - 1, "{phases:?}");
+        assert!(held >= phases.len() - 2 && moved >= 2, "{held} {moved}");
+        let tip = source.tip().await.unwrap().unwrap();
+        assert_eq!(tip, simulator.status().node.height);
+        assert_eq!(simulator.status().calls("metashrew_preview"), 0);
+    }
+}
