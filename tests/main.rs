@@ -9,7 +9,9 @@ mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod journals;
 mod manual;
 mod pipeline;
+mod refusals;
 mod support;
 mod zoo;

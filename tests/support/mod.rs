@@ -2,9 +2,11 @@
 
 mod binary;
 mod database;
+mod rig;
 
 pub use binary::{Output, debshrew};
 pub use database::{TestDb, database};
+pub use rig::{Rig, at, connect_as, delete, put};
 
 async fn pipelines(db: &TestDb) -> i64 {
     db.connect().await.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0)
