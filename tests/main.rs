@@ -9,8 +9,11 @@ mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod fold;
+mod hostile;
 mod journals;
 mod manual;
+mod migrations;
 mod pipeline;
 mod refusals;
 mod support;

@@ -26,7 +26,7 @@ use crate::block::{BlockRef, Height};
 use crate::change::fold::{Datum, Key, Net, fold};
 use crate::db::catalog::Column;
 use crate::db::lock::Lock;
-use crate::db::{Db, DbError, quote};
+use crate::db::{Db, DbError, migrate, quote};
 
 /// The most prepared statements that are kept; when there are more, all are prepared again as needed.
 const MOST_STATEMENTS: usize = 500;
@@ -62,12 +62,14 @@ impl Writer {
     /// Takes the pipeline's lock and the checkpoint with it; `None` while another process has them.
     pub async fn try_take_over(db: &Db, pipeline: &str) -> Result<Option<Writer>, ApplyError> {
         let client = db.dedicated().await?;
+        migrate::refuse_newer(&*client).await?;
         let Some(pipeline) = checkpoint::find(&*client, pipeline).await? else {
             return Err(ApplyError::NotSetUp(pipeline.to_owned()));
         };
         if !Lock::Writer(pipeline.id).try_take(&client).await? {
             return Ok(None);
         }
+        migrate::refuse_older(&*client).await?;
         let targets = Arc::new(setup::targets_in_step(&client, &pipeline).await?);
         prepare_session(&client, &pipeline).await?;
         let (epoch, checkpoint) = checkpoint::take_epoch(&client, pipeline.id).await?;

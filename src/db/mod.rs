@@ -43,14 +43,21 @@ pub enum DbError {
          run a newer debshrew"
     )]
     NewerDatabase { found: i32, known: i32 },
+    #[error(
+        "the database's `debshrew` schema has version {found}, and this debshrew needs version {known}: \
+         run `debshrew migrate`"
+    )]
+    OlderDatabase { found: i32, known: i32 },
 }
 
 impl DbError {
     pub fn kind(&self) -> Kind {
         match self {
-            DbError::Url(_) | DbError::Tls(_) | DbError::Catalog(_) | DbError::NewerDatabase { .. } => {
-                Kind::Permanent
-            }
+            DbError::Url(_)
+            | DbError::Tls(_)
+            | DbError::Catalog(_)
+            | DbError::NewerDatabase { .. }
+            | DbError::OlderDatabase { .. } => Kind::Permanent,
             DbError::Connect { source, .. } => match &**source {
                 deadpool_postgres::PoolError::Backend(error) => kind_of(error),
                 _ => Kind::Transient,

@@ -20,6 +20,7 @@ pub struct Rig {
     pub db: Db,
     pub client: Client,
     pub name: String,
+    schema: String,
     folder: TempDir,
     versions: u32,
     writer: Option<Writer>,
@@ -52,12 +53,14 @@ pub fn connect_as(dsn: &str) -> Db {
 }
 
 impl Rig {
-    /// A pipeline and schema called `name`, whose first migration is `sql`.
-    pub async fn up(test: &TestDb, name: &str, sql: &str) -> Rig {
+    /// A pipeline in the schema `schema` and called alike, whose first migration is `sql`.
+    pub async fn up(test: &TestDb, schema: &str, sql: &str) -> Rig {
         let mut rig = Rig {
             db: connect_as(&test.dsn),
             client: test.connect().await,
-            name: name.to_owned(),
+            // Schemas may have any name, pipelines may not.
+            name: schema.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_").to_lowercase(),
+            schema: schema.to_owned(),
             folder: tempfile::tempdir().unwrap(),
             versions: 0,
             writer: None,
@@ -73,7 +76,7 @@ impl Rig {
     pub fn wanted(&self) -> Wanted {
         Wanted {
             name: self.name.clone(),
-            schema: self.name.clone(),
+            schema: self.schema.clone(),
             migrations: Some(self.folder()),
             start_height: Height::new(0).unwrap(),
         }
@@ -142,9 +145,17 @@ impl Rig {
         self.writer().await.roll_back(Height::new(to), Cause::Operator).await
     }
 
+    fn schema_sql(&self) -> String {
+        debshrew::db::quote(&self.schema)
+    }
+
     /// The rows of a table as text, sorted.
     pub async fn rows(&self, table: &str) -> Vec<String> {
-        let sql = format!("select t::text from \"{}\".\"{table}\" t order by 1", self.name);
+        let sql = format!(
+            "select the_row::text from {}.{} the_row order by 1",
+            self.schema_sql(),
+            debshrew::db::quote(table)
+        );
         self.client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
     }
 
@@ -153,7 +164,7 @@ impl Rig {
         let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
                    and c.relkind in ('r', 'p') and not c.relispartition order by 1";
         let mut all = Vec::new();
-        for row in self.client.query(sql, &[&format!("\"{}\"", self.name)]).await.unwrap() {
+        for row in self.client.query(sql, &[&self.schema_sql()]).await.unwrap() {
             let table: String = row.get(0);
             all.extend(self.rows(&table).await.into_iter().map(|row| format!("{table} {row}")));
         }
@@ -162,7 +173,7 @@ impl Rig {
 
     /// Runs SQL in the pipeline's schema.
     pub async fn run(&self, sql: &str) {
-        let sql = format!("set search_path = \"{}\"; {sql}; set search_path = ''", self.name);
+        let sql = format!("set search_path = {}; {sql}; set search_path = ''", self.schema_sql());
         self.client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
     }
 }
