@@ -180,6 +180,21 @@ async fn the_settings_of_role_and_database_change_no_result() {
 }
 
 #[tokio::test]
+async fn a_block_of_more_bytes_than_one_statement_takes_is_split() {
+    let test = database("hostile_bytes").await;
+    let mut rig = Rig::up(&test, "bytes", "create table t (id integer primary key, a text, b text)").await;
+    rig.commit(0, vec![put("t", r#"{"id": 1, "a": "first", "b": "b"}"#)]).await;
+    let before = rig.everything().await;
+    let text = "x".repeat(10 << 20);
+    let some = |id: u32| put("t", &format!(r#"{{"id": {id}, "a": "{text}"}}"#));
+    assert_eq!(rig.commit(1, (1..=14).map(some).collect()).await, 14);
+    let sum = "select sum(length(a))::int8 from bytes.t";
+    assert_eq!(rig.client.query_one(sum, &[]).await.unwrap().get::<_, i64>(0), 14 * (10 << 20));
+    rig.roll_back(0).await.unwrap();
+    assert_eq!(rig.everything().await, before);
+}
+
+#[tokio::test]
 async fn a_block_of_a_hundred_thousand_changes_is_applied_and_rolled_back() {
     let test = database("hostile_large").await;
     let sql = "create table t (id bigint primary key, word text, number numeric); \

@@ -78,6 +78,11 @@ impl DbError {
 /// "PostgreSQL Error Codes".
 pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
     let Some(state) = error.code() else {
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidInput) {
+            // A message larger than the protocol allows was not sent, and will not be the next time either.
+            return Kind::Permanent;
+        }
         // No answer of the server's: the connection broke, or it never came to be.
         return Kind::Transient;
     };
