@@ -15,6 +15,7 @@ mod journals;
 mod manual;
 mod migrations;
 mod pipeline;
+mod pruning;
 mod refusals;
 mod support;
 mod zoo;

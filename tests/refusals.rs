@@ -23,6 +23,12 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "its foreign key `t_p_fkey` says `cascade`",
     ),
     (
+        "cascade_outside",
+        "create schema elsewhere; create table elsewhere.p (id integer primary key); \
+         create table t (id integer primary key, p integer references elsewhere.p on delete cascade)",
+        "its foreign key `t_p_fkey` says `cascade`",
+    ),
+    (
         "set_null",
         "create table p (id integer primary key); \
          create table t (id integer primary key, p integer references p on delete set null)",
