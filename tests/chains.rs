@@ -9,14 +9,13 @@ use debshrew::apply::setup::{Mode, Wanted, migrate};
 use debshrew::apply::{Block, Cause, Journaling, StateWrite, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::Change;
-use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use crate::support::{TestDb, database};
+use crate::support::{TestDb, connect_as, database};
 use crate::zoo::{self, Edit};
 
 #[derive(Clone, Debug)]
@@ -51,15 +50,8 @@ struct Pipeline {
     chain: Vec<(BlockRef, Content)>,
 }
 
-pub fn db(test: &TestDb) -> Db {
-    Db::new(&Database {
-        url: Secret::new(&test.dsn),
-        tls_root_cert: None,
-        pool_size: 4,
-        connect_timeout: std::time::Duration::from_secs(30),
-        read_roles: Vec::new(),
-    })
-    .unwrap()
+fn db(test: &TestDb) -> Db {
+    connect_as(&test.dsn)
 }
 
 /// The zoo, set up in a database of its own.

@@ -9,10 +9,16 @@ mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
-mod ledger;
+mod fold;
+mod hostile;
 mod hostile_source;
+mod journals;
+mod ledger;
 mod manual;
+mod migrations;
 mod pipeline;
+mod pruning;
+mod refusals;
 mod reorgs;
 mod simulate;
 mod support;

@@ -20,7 +20,7 @@ pub struct Cell {
     sql: String,
 }
 
-fn cell(json: &str, sql: &str) -> Cell {
+pub fn cell(json: &str, sql: &str) -> Cell {
     Cell { json: json.into(), sql: sql.into() }
 }
 
@@ -35,6 +35,14 @@ fn identifier(name: &str) -> String {
 }
 
 impl Edit {
+    pub fn new(
+        table: &'static str,
+        key: Vec<(&'static str, Cell)>,
+        values: Option<Vec<(&'static str, Cell)>>,
+    ) -> Edit {
+        Edit { table, key, values }
+    }
+
     pub fn change(&self) -> Change {
         let values = self.values.iter().flatten();
         let columns =

@@ -3,12 +3,13 @@
 //! Runs in the transaction of the migrations, so that no block can be committed between a change of a table
 //! and that of its journal.
 
-use std::collections::BTreeMap;
-
-use tokio_postgres::Transaction;
+use tokio_postgres::{Client, Transaction};
 
 use super::ApplyError;
-use super::target::{STATE_JOURNAL, STATE_TABLE, Target, journal_schema};
+use super::checkpoint::{self, Registered};
+use super::record::{self, Former, Record, Records};
+use super::rows::Targets;
+use super::target::{JOURNAL_COLUMNS, STATE_JOURNAL, STATE_TABLE, Target, journal_schema};
 use crate::db::catalog::{self, Column, Table};
 use crate::db::{DbError, quote};
 
@@ -35,51 +36,53 @@ pub async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Result<()
     execute(transaction, &sql, "make the journal schema").await
 }
 
+/// What a migration has done that the catalog does not show.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Tables whose rows it wrote.
+    pub written: Vec<String>,
+    /// Columns were converted by expressions that a journal cannot apply.
+    pub converted: bool,
+}
+
 /// Brings every journal of the pipeline in step with its table, and drops those whose table is gone.
 pub async fn bring_in_step(
     transaction: &Transaction<'_>,
-    pipeline: i32,
-    name: &str,
-    targets: &[Target],
+    pipeline: &Registered,
+    targets: &Targets,
+    seen: &Seen,
 ) -> Result<Steps, ApplyError> {
-    let schema = journal_schema(name);
+    let schema = journal_schema(&pipeline.name);
     let journals = catalog::tables(transaction.client(), &schema).await?;
-    let recorded = recorded(transaction, pipeline).await?;
-    let mut work = Work { transaction, schema: &schema, steps: Steps::default() };
-    let mut kept = vec![STATE_TABLE.to_owned()];
-    for target in targets {
-        let journal_name = journal_name(&target.table);
-        let former = recorded.iter().find(|(table, record)| {
-            **table == target.table.name
-                || (record.oid == target.table.oid
-                    && !targets.iter().any(|other| other.table.name == **table))
-        });
-        let old_name = former
-            .map(|(table, _)| if *table == STATE_TABLE { STATE_JOURNAL.to_owned() } else { table.clone() });
-        let journal = old_name.and_then(|name| journals.iter().find(|journal| journal.name == name));
-        match (former, journal) {
-            (Some((_, record)), Some(journal)) => {
-                kept.push(journal.name.clone());
-                work.rename(journal, &journal_name).await?;
-                work.follow(target, record, journal).await?;
-            }
-            _ => work.create(target, &journal_name).await?,
+    let records = Records::read(transaction, pipeline.id, targets.list()).await?;
+    let mut work = Work { transaction, schema: &schema, records: &records, seen, steps: Steps::default() };
+    let followed: Vec<(&Target, Option<Followed<'_>>)> = targets
+        .list()
+        .iter()
+        .map(|target| (target, work.followed(target, targets.list(), &journals)))
+        .collect();
+    work.drop_others(&followed, targets, &journals).await?;
+    work.rename_journals(&followed).await?;
+    for (target, followed) in &followed {
+        match followed {
+            Some(followed) => work.follow(target, followed).await?,
+            None => work.create(target).await?,
         }
     }
-    for journal in journals.iter().filter(|journal| !kept.contains(&journal.name)) {
-        work.run(
-            &format!("drop table {}", journal.sql()),
-            &format!("dropped the journal of `{}`", journal.name),
-        )
-        .await?;
+    for table in &seen.written {
+        work.steps.cut.push(format!("rows of `{table}` were written by the migration itself"));
     }
-    let steps = work.steps;
-    record(transaction, pipeline, targets).await?;
+    let mut steps = work.steps;
+    record::write(transaction, pipeline.id, targets.list()).await?;
+    if checkpoint::checkpoint(transaction, pipeline.id).await?.block.is_none() {
+        // There is no block that could be rolled back.
+        steps.cut.clear();
+    }
     if !steps.cut.is_empty() {
         transaction
             .execute(
                 "-- apply::journal::cut\nupdate debshrew.checkpoint set journal_floor = height where pipeline_id = $1",
-                &[&pipeline],
+                &[&pipeline.id],
             )
             .await
             .map_err(DbError::statement("raise the journal's floor"))?;
@@ -87,32 +90,39 @@ pub async fn bring_in_step(
     Ok(steps)
 }
 
-/// The differences between the journals and their tables; none when `migrate` has been run since the tables
-/// last changed.
-pub fn differences(targets: &[Target], journals: &[Table]) -> Vec<String> {
+/// The differences between the tables and what `migrate` found when it ran last.
+pub async fn differences(
+    client: &Client,
+    pipeline: &Registered,
+    targets: &[Target],
+) -> Result<Vec<String>, ApplyError> {
+    let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
+    let records = Records::read(client, pipeline.id, targets).await?;
     let mut differences = Vec::new();
-    for target in targets {
-        let name = journal_name(&target.table);
+    for Target { table, .. } in targets {
+        let name = journal_name(&table.name);
         let Some(journal) = journals.iter().find(|journal| journal.name == name) else {
-            differences.push(format!("table `{}` has no journal", target.table.name));
+            differences.push(format!("table `{}` has no journal", table.name));
             continue;
         };
-        for column in target.table.stored().map(|column| &target.table.columns[column]) {
-            let in_step =
-                journal.columns.iter().any(|held| held.name == column.name && same_type(held, column));
-            if !in_step {
-                differences.push(format!(
-                    "the journal of `{}` lacks its column `{}`",
-                    target.table.name, column.name
-                ));
-            }
-        }
+        let lacking = table.stored().map(|column| &table.columns[column]).find(|column| {
+            !journal.columns.iter().any(|held| held.name == column.name && same_type(held, column))
+        });
+        let lacking = lacking
+            .map(|column| format!("the journal of `{}` lacks its column `{}`", table.name, column.name));
+        differences.extend(lacking.or_else(|| records.difference(table)));
     }
-    differences
+    Ok(differences)
 }
 
-fn journal_name(table: &Table) -> String {
-    if table.name == STATE_TABLE { STATE_JOURNAL.to_owned() } else { table.name.clone() }
+/// The journal of a table, and the table as the journal last followed it.
+struct Followed<'a> {
+    record: &'a Record,
+    journal: &'a Table,
+}
+
+fn journal_name(table: &str) -> &str {
+    if table == STATE_TABLE { STATE_JOURNAL } else { table }
 }
 
 fn same_type(held: &Column, column: &Column) -> bool {
@@ -125,68 +135,22 @@ fn declaration(column: &Column) -> String {
     format!("{} {}{collate}", quote(&column.name), column.type_sql)
 }
 
-struct Record {
-    oid: u32,
-    /// Column names by the catalog's number, and whether they are part of the key.
-    columns: BTreeMap<i16, (String, bool)>,
-}
-
-async fn recorded(
-    transaction: &Transaction<'_>,
-    pipeline: i32,
-) -> Result<BTreeMap<String, Record>, ApplyError> {
-    let rows = transaction
-        .query(
-            "-- apply::journal::recorded\n\
-             select table_name, table_oid, column_name, attribute_number, in_key from debshrew.journal_column \
-              where pipeline_id = $1",
-            &[&pipeline],
-        )
-        .await
-        .map_err(DbError::statement("read the journals' columns"))?;
-    let mut tables: BTreeMap<String, Record> = BTreeMap::new();
-    for row in &rows {
-        let record = tables
-            .entry(row.get("table_name"))
-            .or_insert_with(|| Record { oid: row.get("table_oid"), columns: BTreeMap::new() });
-        record.columns.insert(row.get("attribute_number"), (row.get("column_name"), row.get("in_key")));
-    }
-    Ok(tables)
-}
-
-async fn record(transaction: &Transaction<'_>, pipeline: i32, targets: &[Target]) -> Result<(), ApplyError> {
-    let failed = || DbError::statement("record the journals' columns");
-    transaction
-        .execute("delete from debshrew.journal_column where pipeline_id = $1", &[&pipeline])
-        .await
-        .map_err(failed())?;
-    for target in targets {
-        let stored: Vec<usize> = target.table.stored().collect();
-        let names: Vec<&str> =
-            stored.iter().map(|column| target.table.columns[*column].name.as_str()).collect();
-        let numbers: Vec<i16> = stored.iter().map(|column| target.table.columns[*column].number).collect();
-        let in_key: Vec<bool> = stored.iter().map(|column| target.table.key.contains(column)).collect();
-        transaction
-            .execute(
-                "-- apply::journal::record\n\
-                 insert into debshrew.journal_column \
-                   (pipeline_id, table_name, table_oid, column_name, attribute_number, in_key) \
-                 select $1, $2, $3, c.* from unnest($4::text[], $5::int2[], $6::bool[]) c",
-                &[&pipeline, &target.table.name, &target.table.oid, &names, &numbers, &in_key],
-            )
-            .await
-            .map_err(failed())?;
-    }
-    Ok(())
+/// Whether a column that its journal lacks was in the table before: dropped from the journal alone, or generated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WasThere {
+    Yes,
+    No,
 }
 
 struct Work<'a> {
     transaction: &'a Transaction<'a>,
     schema: &'a str,
+    records: &'a Records,
+    seen: &'a Seen,
     steps: Steps,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     async fn run(&mut self, sql: &str, done: &str) -> Result<(), ApplyError> {
         execute(self.transaction, sql, done).await?;
         self.steps.done.push(done.to_owned());
@@ -197,10 +161,68 @@ impl Work<'_> {
         format!("{}.{}", quote(self.schema), quote(journal))
     }
 
-    async fn create(&mut self, target: &Target, name: &str) -> Result<(), ApplyError> {
+    fn followed(
+        &mut self,
+        target: &Target,
+        targets: &[Target],
+        journals: &'a [Table],
+    ) -> Option<Followed<'a>> {
+        match self.records.former(&target.table, targets) {
+            Former::Same(name, record) => journals
+                .iter()
+                .find(|journal| journal.name == journal_name(name))
+                .map(|journal| Followed { record, journal }),
+            Former::MadeAnew(name) => {
+                let cut = format!("table `{name}` was dropped and made anew, with other rows");
+                self.steps.cut.push(cut);
+                None
+            }
+            Former::New => {
+                if self.records.restored {
+                    let name = &target.table.name;
+                    self.steps.cut.push(format!(
+                        "the database was restored from a dump, and which table `{name}` was is not known"
+                    ));
+                }
+                None
+            }
+        }
+    }
+
+    /// Drops the journals that no table of now continues.
+    async fn drop_others(
+        &mut self,
+        followed: &[(&Target, Option<Followed<'_>>)],
+        targets: &Targets,
+        journals: &[Table],
+    ) -> Result<(), ApplyError> {
+        for journal in journals.iter().filter(|journal| journal.name != STATE_TABLE) {
+            if followed.iter().flat_map(|(_, followed)| followed).any(|kept| kept.journal.oid == journal.oid)
+            {
+                continue;
+            }
+            let name = &journal.name;
+            self.run(&format!("drop table {}", journal.sql()), &format!("dropped the journal of `{name}`"))
+                .await?;
+            if targets.refused().contains_key(name) || self.is_there(name).await? {
+                self.steps.cut.push(format!("table `{name}` is there, but is not replicated any more"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_there(&self, table: &str) -> Result<bool, ApplyError> {
+        let Some(record) = self.records.get(table) else { return Ok(false) };
+        let sql =
+            "-- apply::journal::is_there\nselect exists (select from pg_catalog.pg_class where oid = $1)";
+        let row = self.transaction.query_one(sql, &[&record.oid]).await;
+        Ok(row.map_err(DbError::statement("look for a table"))?.get(0))
+    }
+
+    async fn create(&mut self, target: &Target) -> Result<(), ApplyError> {
         let columns: Vec<String> =
             target.table.stored().map(|column| declaration(&target.table.columns[column])).collect();
-        let table = self.sql(name);
+        let table = self.sql(journal_name(&target.table.name));
         // Heights only grow, so a block range index finds a height's rows at next to no cost for the writer.
         let sql = format!(
             "create table {table} (undo_height integer not null, undo_existed boolean not null, {});\n\
@@ -210,50 +232,67 @@ impl Work<'_> {
         self.run(&sql, &format!("made the journal of `{}`", target.table.name)).await
     }
 
-    async fn rename(&mut self, journal: &Table, name: &str) -> Result<(), ApplyError> {
-        if journal.name == name {
-            return Ok(());
+    /// By way of names that nobody uses, since tables may have taken one another's.
+    async fn rename_journals(
+        &mut self,
+        followed: &[(&Target, Option<Followed<'_>>)],
+    ) -> Result<(), ApplyError> {
+        let renamed: Vec<(&str, &str)> = followed
+            .iter()
+            .filter_map(|(target, followed)| {
+                Some((followed.as_ref()?.journal.name.as_str(), journal_name(&target.table.name)))
+            })
+            .filter(|(from, to)| from != to)
+            .collect();
+        let between = |index: usize| format!("debshrew renaming {index}");
+        for (index, (from, _)) in renamed.iter().enumerate() {
+            let sql = format!("alter table {} rename to {}", self.sql(from), quote(&between(index)));
+            execute(self.transaction, &sql, "rename a journal").await?;
         }
-        let sql = format!("alter table {} rename to {}", journal.sql(), quote(name));
-        self.run(&sql, &format!("renamed the journal of `{}` to `{name}`", journal.name)).await
+        for (index, (from, to)) in renamed.iter().enumerate() {
+            let sql = format!("alter table {} rename to {}", self.sql(&between(index)), quote(to));
+            self.run(&sql, &format!("renamed the journal of `{from}` to `{to}`")).await?;
+        }
+        Ok(())
     }
 
     /// Drops, renames, retypes and adds columns as the table had it.
-    async fn follow(&mut self, target: &Target, record: &Record, journal: &Table) -> Result<(), ApplyError> {
+    async fn follow(&mut self, target: &Target, followed: &Followed<'_>) -> Result<(), ApplyError> {
+        let Followed { record, journal } = followed;
         let table = &target.table;
-        let journal_sql = self.sql(&journal_name(table));
-        let same_table = record.oid == table.oid;
-        let mut held: Vec<String> = Vec::new();
-        let mut renamed: Vec<(String, String)> = Vec::new();
-        for (number, (name, _)) in &record.columns {
-            let now = table
-                .stored()
-                .map(|column| &table.columns[column])
-                .find(|column| if same_table { column.number == *number } else { column.name == *name });
-            match now {
-                None => {
-                    let sql = format!("alter table {journal_sql} drop column {}", quote(name));
-                    self.run(&sql, &format!("journal of `{}`: dropped `{name}`", table.name)).await?;
-                }
-                Some(column) => {
-                    held.push(column.name.clone());
-                    if column.name != *name {
-                        renamed.push((name.clone(), column.name.clone()));
-                    }
-                }
+        let journal_sql = self.sql(journal_name(&table.name));
+        let held_by = |name: &str| journal.columns.iter().find(|held| held.name == name);
+        let recorded =
+            |column: &Column| record.columns.iter().find(|was| self.records.same_column(was, column));
+        // Each of the table's columns with the one that the journal holds for it.
+        let columns: Vec<(&Column, Option<&Column>)> = table
+            .stored()
+            .map(|column| &table.columns[column])
+            .map(|column| (column, recorded(column).and_then(|was| held_by(&was.name))))
+            .collect();
+        let was_there: Vec<WasThere> = columns
+            .iter()
+            .map(|(column, _)| if recorded(column).is_some() { WasThere::Yes } else { WasThere::No })
+            .collect();
+        for held in journal.columns.iter().filter(|held| !JOURNAL_COLUMNS.contains(&held.name.as_str())) {
+            if !columns.iter().any(|(_, kept)| kept.is_some_and(|kept| kept.number == held.number)) {
+                let sql = format!("alter table {journal_sql} drop column {}", quote(&held.name));
+                self.run(&sql, &format!("journal of `{}`: dropped `{}`", table.name, held.name)).await?;
             }
         }
+        let renamed: Vec<(String, String)> = columns
+            .iter()
+            .filter_map(|(column, held)| Some((held.as_ref()?.name.clone(), column.name.clone())))
+            .filter(|(from, to)| from != to)
+            .collect();
         self.rename_columns(table, &journal_sql, &renamed).await?;
-        for column in table.stored().map(|column| &table.columns[column]) {
-            if !held.contains(&column.name) {
-                self.add_column(table, &journal_sql, column).await?;
-                continue;
-            }
-            let former =
-                renamed.iter().find(|(_, to)| *to == column.name).map_or(&column.name, |(from, _)| from);
-            let held = journal.columns.iter().find(|held| held.name == *former);
-            if held.is_some_and(|held| !same_type(held, column)) {
-                self.retype_column(table, &journal_sql, column).await?;
+        for ((column, held), was_there) in columns.iter().zip(was_there) {
+            match held {
+                Some(held) if !same_type(held, column) => {
+                    self.retype_column(table, &journal_sql, column).await?;
+                }
+                Some(_) => {}
+                None => self.add_column(table, &journal_sql, column, was_there).await?,
             }
         }
         self.follow_key(target, record, &journal_sql).await
@@ -279,25 +318,32 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The images are of rows that got the column's default when it was added.
+    /// The images are of rows that got a value when the column was added: PostgreSQL remembers which, unless it
+    /// had to write one into every row.
     async fn add_column(
         &mut self,
         table: &Table,
         journal_sql: &str,
         column: &Column,
+        was_there: WasThere,
     ) -> Result<(), ApplyError> {
-        let default = match (&column.default, &column.volatile_default) {
-            (Some(default), None) => Some(default),
-            _ => None,
-        };
         let name = quote(&column.name);
-        let with_default = default.map(|text| format!(" default {text}")).unwrap_or_default();
-        let mut sql = format!("alter table {journal_sql} add column {}{with_default};", declaration(column));
-        if default.is_some() {
-            sql.push_str(&format!("\nalter table {journal_sql} alter column {name} drop default"));
-        }
+        let missing = column.missing.as_ref().filter(|_| was_there == WasThere::No);
+        let default =
+            missing.map(|value| format!(" default {value}::{}", column.type_sql)).unwrap_or_default();
+        let sql = format!(
+            "alter table {journal_sql} add column {}{default};\n\
+             alter table {journal_sql} alter column {name} drop default",
+            declaration(column)
+        );
         self.run(&sql, &format!("journal of `{}`: added `{}`", table.name, column.name)).await?;
-        if default.is_none() && (column.not_null || column.volatile_default.is_some()) {
+        let null = column.default.is_none() && column.volatile_default.is_none() && !column.not_null;
+        if was_there == WasThere::Yes {
+            self.steps.cut.push(format!(
+                "the former values of column `{}` of `{}` are not in the journal",
+                column.name, table.name
+            ));
+        } else if missing.is_none() && !null {
             self.steps.cut.push(format!(
                 "column `{}` of `{}` is new, and what it holds in rows of before is not known",
                 column.name, table.name
@@ -322,6 +368,12 @@ impl Work<'_> {
         execute(self.transaction, "savepoint retype", "set a savepoint").await?;
         if execute(self.transaction, &retype, &done).await.is_ok() {
             self.steps.done.push(done);
+            if self.seen.converted {
+                self.steps.cut.push(format!(
+                    "column `{}` of `{}` was converted by an expression of the migration's (`using …`)",
+                    column.name, table.name
+                ));
+            }
             return execute(self.transaction, "release savepoint retype", "release a savepoint").await;
         }
         let anew = format!(
@@ -345,15 +397,12 @@ impl Work<'_> {
         journal_sql: &str,
     ) -> Result<(), ApplyError> {
         let table = &target.table;
-        let same_table = record.oid == table.oid;
         let was_in_key = |column: &Column| {
-            record.columns.iter().any(|(number, (name, in_key))| {
-                *in_key && if same_table { column.number == *number } else { column.name == *name }
-            })
+            record.columns.iter().any(|was| was.in_key && self.records.same_column(was, column))
         };
         let now = table.key.iter().map(|column| &table.columns[*column]);
-        let former = record.columns.values().filter(|(_, in_key)| *in_key).count();
-        if table.key.len() == former && now.clone().all(was_in_key) {
+        let former = record.columns.iter().filter(|was| was.in_key).count();
+        if table.key.len() == former && now.into_iter().all(was_in_key) {
             return Ok(());
         }
         self.run(&format!("delete from {journal_sql}"), &format!("emptied the journal of `{}`", table.name))

@@ -9,12 +9,14 @@ pub mod journal;
 mod keys;
 mod plan;
 pub mod prune;
+mod record;
 mod rollback;
 mod rows;
 pub mod setup;
 mod sql;
 pub mod state;
 pub mod target;
+mod witness;
 mod writer;
 
 pub use rollback::{Cause, RolledBack};

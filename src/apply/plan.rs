@@ -99,14 +99,20 @@ impl Shape {
     }
 }
 
+/// The most bytes of values that one statement is sent with, a single row's aside. PostgreSQL takes less than 1 GiB.
+const MOST_BYTES: usize = 128 << 20;
+
 /// The journal's statements. They go before all others: they read the rows as the block finds them.
 pub(super) fn journal(nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step> {
-    nets.iter()
-        .map(|(table, rows)| {
-            let keys: Vec<&Key> = rows.keys().collect();
-            step(*table, Action::Journal, Vec::new(), &keys, Vec::new(), Expected::Exactly(keys.len() as u64))
-        })
-        .collect()
+    let mut steps = Vec::new();
+    for (table, rows) in nets {
+        let keys: Vec<&Key> = rows.keys().collect();
+        for keys in portions(&keys, MOST_BYTES, |key| key_bytes(key)) {
+            let expected = Expected::Exactly(keys.len() as u64);
+            steps.push(step(*table, Action::Journal, Vec::new(), keys, Vec::new(), expected));
+        }
+    }
+    steps
 }
 
 /// The statements that change the tables.
@@ -139,21 +145,50 @@ pub(super) fn statements(targets: &Targets, nets: &[(usize, IndexMap<Key, Net>)]
     steps
 }
 
-fn deletes(table: usize, rows: &IndexMap<Key, Net>, gone: impl Fn(&Net) -> bool) -> Option<Step> {
+fn deletes(table: usize, rows: &IndexMap<Key, Net>, gone: impl Fn(&Net) -> bool) -> Vec<Step> {
     let keys: Vec<&Key> = rows.iter().filter(|(_, net)| gone(net)).map(|(key, _)| key).collect();
-    let expected = Expected::AtMost(keys.len() as u64);
-    (!keys.is_empty()).then(|| step(table, Action::Delete, Vec::new(), &keys, Vec::new(), expected))
+    let portions = portions(&keys, MOST_BYTES, |key| key_bytes(key));
+    let delete = |keys: &[&Key]| {
+        let expected = Expected::AtMost(keys.len() as u64);
+        step(table, Action::Delete, Vec::new(), keys, Vec::new(), expected)
+    };
+    portions.into_iter().map(delete).collect()
 }
 
-/// Rows that set the same columns go together.
-#[derive(Default)]
-struct Group<'a> {
-    keys: Vec<&'a Key>,
-    values: Vec<&'a [(usize, Datum)]>,
+/// A row's key and the columns that it sets.
+type Set<'a> = (&'a Key, &'a [(usize, Datum)]);
+
+fn key_bytes(key: &Key) -> usize {
+    key.iter().map(|text| text.len()).sum()
+}
+
+fn set_bytes((key, values): &Set<'_>) -> usize {
+    let values: usize = values.iter().map(|(_, datum)| datum.as_ref().map_or(0, |text| text.len())).sum();
+    key_bytes(key) + values
+}
+
+/// Cuts a list where its items would come to more than `most` bytes; an item that is larger stands alone.
+fn portions<T>(items: &[T], most: usize, bytes: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut portions = Vec::new();
+    let mut begin = 0;
+    let mut size = 0;
+    for (index, item) in items.iter().enumerate() {
+        let more = bytes(item);
+        if index > begin && size + more > most {
+            portions.push(&items[begin..index]);
+            (begin, size) = (index, 0);
+        }
+        size += more;
+    }
+    if begin < items.len() {
+        portions.push(&items[begin..]);
+    }
+    portions
 }
 
 fn upserts(table: usize, target: &Target, rows: &IndexMap<Key, Net>, steps: &mut Vec<Step>) {
-    let mut groups: IndexMap<(Action, Vec<usize>), Group<'_>> = IndexMap::new();
+    // Rows that set the same columns go together.
+    let mut groups: IndexMap<(Action, Vec<usize>), Vec<Set<'_>>> = IndexMap::new();
     let every: Vec<usize> = target.values().collect();
     for (key, net) in rows {
         let (values, replaces) = match net {
@@ -171,32 +206,38 @@ fn upserts(table: usize, target: &Target, rows: &IndexMap<Key, Net>, steps: &mut
         } else {
             Action::Update
         };
-        let group = groups.entry((action, columns)).or_default();
-        group.keys.push(key);
-        group.values.push(values);
+        groups.entry((action, columns)).or_default().push((key, values));
     }
     for ((action, columns), group) in groups {
-        let count = group.keys.len() as u64;
-        let arrays = |columns: &[usize]| -> Vec<Vec<Datum>> {
-            (0..columns.len())
-                .map(|index| group.values.iter().map(|row| row[index].1.clone()).collect())
-                .collect()
-        };
-        if action == Action::Update {
-            let mut expected = Expected::AtMost(count);
-            if !columns.is_empty() {
-                let values = arrays(&columns);
-                steps.push(step(table, action, columns.clone(), &group.keys, values, expected));
-                expected = Expected::WithPrevious(count);
-            }
-            let values = arrays(&columns);
-            steps.push(step(table, Action::InsertMissing, columns, &group.keys, values, expected));
-        } else {
-            // A table of key columns alone has nothing to overwrite.
-            let expected = if every.is_empty() { Expected::AtMost(count) } else { Expected::Exactly(count) };
-            let values = arrays(&columns);
-            steps.push(step(table, action, columns, &group.keys, values, expected));
+        for rows in portions(&group, MOST_BYTES, set_bytes) {
+            sets(table, action, &columns, rows, steps);
         }
+    }
+}
+
+/// The statements for rows that set the same columns.
+fn sets(table: usize, action: Action, columns: &[usize], rows: &[Set<'_>], steps: &mut Vec<Step>) {
+    let count = rows.len() as u64;
+    let keys: Vec<&Key> = rows.iter().map(|(key, _)| *key).collect();
+    let values = || -> Vec<Vec<Datum>> {
+        (0..columns.len())
+            .map(|index| rows.iter().map(|(_, values)| values[index].1.clone()).collect())
+            .collect()
+    };
+    let mut push = |action, expected| {
+        steps.push(step(table, action, columns.to_vec(), &keys, values(), expected));
+    };
+    match action {
+        // Nothing to overwrite: rows that exist are left as they are.
+        Action::Update | Action::Upsert if columns.is_empty() => {
+            let insert = if action == Action::Update { Action::InsertMissing } else { action };
+            push(insert, Expected::AtMost(count));
+        }
+        Action::Update => {
+            push(Action::Update, Expected::AtMost(count));
+            push(Action::InsertMissing, Expected::WithPrevious(count));
+        }
+        _ => push(action, Expected::Exactly(count)),
     }
 }
 
@@ -211,4 +252,19 @@ fn step(
     let width = keys.first().map_or(0, |key| key.len());
     let key_arrays = (0..width).map(|place| keys.iter().map(|key| Some(key[place].clone())).collect());
     Step { shape: Shape { table, action, values }, arrays: key_arrays.chain(arrays).collect(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_portion_is_larger_than_it_may_be_unless_one_item_is() {
+        let cut = |items: &[usize]| -> Vec<Vec<usize>> {
+            portions(items, 10, |item| *item).into_iter().map(<[usize]>::to_vec).collect()
+        };
+        assert_eq!(cut(&[]), [] as [Vec<usize>; 0]);
+        assert_eq!(cut(&[5, 5, 1, 9]), [vec![5, 5], vec![1, 9]]);
+        assert_eq!(cut(&[11, 1, 12]), [vec![11], vec![1], vec![12]]);
+    }
 }

@@ -143,7 +143,7 @@ fn row_change(target: &Target, change: Change) -> Result<RowChange, ChangeError>
             key[place] = Some(value).filter(|value| *value != Value::Null);
         } else if change.operation == Operation::Upsert {
             let column = &table.columns[position];
-            if column.generated {
+            if column.generated || column.identity_always {
                 return Err(ChangeError::Generated {
                     table: table.name.clone(),
                     column: column.name.clone(),

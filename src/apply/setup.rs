@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Transaction};
 use super::checkpoint::{self, Registered};
 use super::rows::Targets;
 use super::target::{STATE_JOURNAL, STATE_TABLE, Target, advice, journal_schema, relation_refusals};
+use super::witness::{Witness, converts_by_expression};
 use super::{ApplyError, journal};
 use crate::block::Height;
 use crate::db::lock::Lock;
@@ -131,25 +132,30 @@ async fn migrate_pipeline(
     let schema = quote(&wanted.schema);
     execute(transaction, &format!("create schema if not exists {schema}"), "make the pipeline's schema")
         .await?;
-    let mut migrations = Vec::new();
+    let mut ran = Vec::new();
+    let before = Witness::look(transaction, &wanted.schema).await?;
     if let Some(folder) = &wanted.migrations {
         // The tables' names in these files have no schema: it is the configuration's to choose.
         execute(transaction, &format!("set local search_path = {schema}"), "set the search path").await?;
         let run = migrate::run(transaction, &migrate::in_folder(folder)?, &history(&wanted.name)).await;
-        migrations =
-            run.map_err(|error| naming(error, &wanted.name))?.iter().map(Migration::to_string).collect();
+        ran = run.map_err(|error| naming(error, &wanted.name))?;
         execute(transaction, "set local search_path to default", "reset the search path").await?;
     }
     journal::prepare(transaction, &wanted.name).await?;
     let targets = read_targets(transaction.client(), &registered).await?;
-    let steps = journal::bring_in_step(transaction, registered.id, &wanted.name, targets.list()).await?;
+    let after = Witness::look(transaction, &wanted.schema).await?;
+    let seen = journal::Seen {
+        written: after.written_since(&before).into_iter().map(str::to_owned).collect(),
+        converted: ran.iter().filter_map(Migration::sql).any(converts_by_expression),
+    };
+    let steps = journal::bring_in_step(transaction, &registered, &targets, &seen).await?;
     let replicated = || targets.list().iter().take(targets.state());
     let said = |target: &Target| {
         advice(target).into_iter().map(|advice| (target.table.name.clone(), advice)).collect()
     };
     Ok(PipelineReport {
         name: wanted.name.clone(),
-        migrations,
+        migrations: ran.iter().map(Migration::to_string).collect(),
         journals: steps.done,
         cut: steps.cut,
         refused: targets.refused().clone(),
@@ -244,8 +250,7 @@ async fn read_targets(client: &Client, pipeline: &Registered) -> Result<Targets,
 /// The pipeline's tables, if their journals fit them.
 pub async fn targets_in_step(client: &Client, pipeline: &Registered) -> Result<Targets, ApplyError> {
     let targets = read_targets(client, pipeline).await?;
-    let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
-    let differences = journal::differences(targets.list(), &journals);
+    let differences = journal::differences(client, pipeline, targets.list()).await?;
     if differences.is_empty() {
         Ok(targets)
     } else {

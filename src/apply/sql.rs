@@ -83,11 +83,10 @@ impl<'a> Rows<'a> {
     pub(super) fn upsert(&self, others: &[usize]) -> String {
         let columns = &self.target.table.columns;
         let key = self.target.table.key.len();
-        let given =
-            self.columns[key..].iter().filter(|column| !columns[**column].identity_always).map(|column| {
-                let name = quote(&columns[*column].name);
-                format!("{name} = excluded.{name}")
-            });
+        let given = self.columns[key..].iter().map(|column| {
+            let name = quote(&columns[*column].name);
+            format!("{name} = excluded.{name}")
+        });
         let defaults = others.iter().map(|column| format!("{} = default", quote(&columns[*column].name)));
         let sets: Vec<String> = given.chain(defaults).collect();
         let action =
@@ -108,7 +107,6 @@ impl<'a> Rows<'a> {
         let key = self.target.table.key.len();
         let columns = &self.target.table.columns;
         let sets = (key..self.columns.len())
-            .filter(|index| !columns[self.columns[*index]].identity_always)
             .map(|index| format!("{} = v.c{index}", quote(&columns[self.columns[index]].name)));
         format!(
             "-- apply::update\nupdate {} t\n   set {}\n  from {}\n where {}",

@@ -148,7 +148,7 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
     for target in targets {
         let name = &target.table.name;
         for key in &target.table.foreign_keys {
-            let Some(parent) = by_oid.get(&key.references) else { continue };
+            // Whoever writes the table that is referenced.
             if let Some(action) = &key.action {
                 reasons.push((name.clone(), format!(
                     "its foreign key `{}` says `{action}`: PostgreSQL would change rows that the journal does not \
@@ -156,6 +156,7 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
                     key.name
                 )));
             }
+            let Some(parent) = by_oid.get(&key.references) else { continue };
             if parent.restore == Restore::Afresh && !key.deferrable {
                 reasons.push((name.clone(), format!(
                     "its foreign key `{}` is not deferrable, and `{}` must be rolled back by deleting and inserting \

@@ -13,6 +13,7 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::{FutureExt, TryFutureExt, poll};
 use indexmap::IndexMap;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
@@ -22,9 +23,10 @@ use super::rollback::{self, Cause, RolledBack};
 use super::rows::{Resolved, Targets};
 use super::{ApplyError, crash_point, keys, setup, transaction_error};
 use crate::block::{BlockRef, Height};
-use crate::change::fold::{Key, Net, fold};
+use crate::change::fold::{Datum, Key, Net, fold};
+use crate::db::catalog::Column;
 use crate::db::lock::Lock;
-use crate::db::{Db, DbError, quote};
+use crate::db::{Db, DbError, migrate, quote};
 
 /// The most prepared statements that are kept; when there are more, all are prepared again as needed.
 const MOST_STATEMENTS: usize = 500;
@@ -60,12 +62,14 @@ impl Writer {
     /// Takes the pipeline's lock and the checkpoint with it; `None` while another process has them.
     pub async fn try_take_over(db: &Db, pipeline: &str) -> Result<Option<Writer>, ApplyError> {
         let client = db.dedicated().await?;
+        migrate::refuse_newer(&*client).await?;
         let Some(pipeline) = checkpoint::find(&*client, pipeline).await? else {
             return Err(ApplyError::NotSetUp(pipeline.to_owned()));
         };
         if !Lock::Writer(pipeline.id).try_take(&client).await? {
             return Ok(None);
         }
+        migrate::refuse_older(&*client).await?;
         let targets = Arc::new(setup::targets_in_step(&client, &pipeline).await?);
         prepare_session(&client, &pipeline).await?;
         let (epoch, checkpoint) = checkpoint::take_epoch(&client, pipeline.id).await?;
@@ -249,28 +253,47 @@ impl Writer {
         Ok(())
     }
 
-    /// PostgreSQL does not say which parameter it could not read: each column is cast again by itself.
+    /// PostgreSQL does not say which parameter it could not read, or not store in a column of that length or
+    /// domain: each column is cast again by itself.
     async fn name_column(&self, steps: &[Step], error: ApplyError) -> ApplyError {
         let ApplyError::Statement { doing, table, column: None, source } = error else { return error };
-        // Class 22: data exceptions.
-        if !source.code().is_some_and(|code| code.code().starts_with("22")) {
+        // Class 22: data exceptions. A violation that names no table is a domain's.
+        let of_domain = source.as_db_error().is_some_and(|error| {
+            error.table().is_none()
+                && [SqlState::CHECK_VIOLATION, SqlState::NOT_NULL_VIOLATION].contains(error.code())
+        });
+        if !of_domain && !source.code().is_some_and(|code| code.code().starts_with("22")) {
             return ApplyError::Statement { doing, table, column: None, source };
         }
         for step in steps.iter().filter(|step| self.targets.list()[step.shape.table].table.name == table) {
             let found = &self.targets.list()[step.shape.table].table;
             for (column, texts) in found.key.iter().chain(&step.shape.values).zip(&step.arrays) {
                 let column = &found.columns[*column];
-                let sql = format!(
-                    "-- apply::writer::name_column\n\
-                     select count(text::{}) from unnest($1::pg_catalog.text[]) u (text)",
-                    column.type_sql
-                );
-                if self.client.query_one(&sql, &[texts]).await.is_err_and(|error| error.code().is_some()) {
+                if self.is_unfit(column, texts).await {
                     return ApplyError::Statement { doing, table, column: Some(column.name.clone()), source };
                 }
             }
         }
         ApplyError::Statement { doing, table, column: None, source }
+    }
+
+    async fn is_unfit(&self, column: &Column, texts: &Vec<Datum>) -> bool {
+        let Column { type_sql, declared, .. } = column;
+        // An explicit cast cuts strings off (`varchar`, `char`, `bit`, `varbit`) where an assignment refuses to.
+        const CUT_OFF: [u32; 4] = [1043, 1042, 1560, 1562];
+        let cut_off = match CUT_OFF.contains(&column.type_oid) {
+            true => format!("bool_or(text::{type_sql} <> text::{type_sql}::{declared})"),
+            false => "false".to_owned(),
+        };
+        let sql = format!(
+            "-- apply::writer::is_unfit\n\
+             select count(text::{type_sql}::{declared}), coalesce({cut_off}, false) \
+               from unnest($1::pg_catalog.text[]) u (text)"
+        );
+        match self.client.query_one(&sql, &[texts]).await {
+            Ok(row) => row.get(1),
+            Err(error) => error.code().is_some(),
+        }
     }
 }
 
@@ -283,12 +306,18 @@ struct Advance {
 
 const ADVANCE: &str = "-- apply::writer::advance\nselect debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8)";
 
+/// Whatever the role's or the database's settings are: what a value's text means is the same everywhere, and no
+/// block is too long.
 async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), ApplyError> {
     // A plan made while a table is small would scan it for ever; compiling plans of this size costs more than
     // running them.
     let sql = format!(
         "-- apply::writer::prepare_session\n\
-         set enable_seqscan = off; set jit = off; set timezone = 'UTC'; set plan_cache_mode = force_generic_plan;\n\
+         set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;\n\
+         set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';\n\
+         set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on;\n\
+         set standard_conforming_strings = on; set transform_null_equals = off;\n\
+         set default_transaction_isolation = 'read committed'; set statement_timeout = 0;\n\
          set idle_in_transaction_session_timeout = '60s'; set search_path = {}; set application_name = {}",
         quote(&pipeline.schema),
         quote(&format!("debshrew/{}", pipeline.name)),

@@ -63,8 +63,10 @@ pub struct Column {
     pub constrained: bool,
     pub shape: Shape,
     pub not_null: bool,
-    /// The default, as SQL; `identity` columns have none here.
+    /// The default, the column's or its domain's, as SQL; `identity` columns have none here.
     pub default: Option<String>,
+    /// The value, as a literal, of rows that are older than the column, where it is not stored in them.
+    pub missing: Option<String>,
     /// What gives another value each time where the column is left out.
     pub volatile_default: Option<String>,
     pub generated: bool,
@@ -111,15 +113,18 @@ pub struct Trigger {
 /// The tables of `schema` that have no other owner than the pipeline, by name.
 pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError> {
     let read = |what: &'static str| DbError::statement(format!("read the catalog ({what})"));
-    // With an empty path every type, collation and operator is written with its schema.
-    let path: String = client
+    // With an empty path every type, collation and operator is written with its schema. Compiling these plans takes
+    // longer than running them.
+    let (path, jit): (String, String) = client
         .query_one(
-            "select pg_catalog.set_config('search_path', '', false), current_setting('search_path')",
+            // From left to right: what it was, before it changes.
+            "select current_setting('search_path'), current_setting('jit'), \
+                    pg_catalog.set_config('search_path', '', false), pg_catalog.set_config('jit', 'off', false)",
             &[],
         )
         .await
-        .map(|row| row.get(1))
-        .map_err(read("search path"))?;
+        .map(|row| (row.get(0), row.get(1)))
+        .map_err(read("settings"))?;
     let relations = client.query(RELATIONS, &[&schema]).await.map_err(read("tables"))?;
     let columns = client.query(COLUMNS, &[&schema]).await.map_err(read("columns"))?;
     let type_oids: Vec<u32> = columns.iter().map(|row| row.get("type_oid")).collect();
@@ -128,9 +133,12 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     let foreign_keys = client.query(FOREIGN_KEYS, &[&schema]).await.map_err(read("foreign keys"))?;
     let triggers = client.query(TRIGGERS, &[&schema]).await.map_err(read("triggers"))?;
     client
-        .execute("select pg_catalog.set_config('search_path', $1, false)", &[&path])
+        .execute(
+            "select pg_catalog.set_config('search_path', $1, false), pg_catalog.set_config('jit', $2, false)",
+            &[&path, &jit],
+        )
         .await
-        .map_err(read("search path"))?;
+        .map_err(read("settings"))?;
 
     let mut tables: BTreeMap<u32, Table> =
         relations.iter().map(|row| (row.get("oid"), table(row, schema))).collect();
@@ -206,6 +214,7 @@ fn column(row: &Row, types: &Types) -> Result<Column, DbError> {
             .filter(|text| volatile.iter().any(|word| text.contains(word)))
             .or_else(|| row.get::<_, bool>("identity").then(|| "identity".to_owned())),
         default,
+        missing: row.get("missing"),
         generated: row.get("generated"),
         identity_always: row.get("identity_always"),
         collation: row.get("collation"),
@@ -298,17 +307,21 @@ impl Types {
 const RELATIONS: &str = "\
 -- db::catalog::relations
 select c.oid, c.relname::text as name,
-       c.relpersistence = 'u' as unlogged,
+       exists (select from pg_class m where m.oid = any(p.members) and m.relpersistence = 'u') as unlogged,
        (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
          or exists (select from pg_inherits i where i.inhrelid = c.oid) as inherits,
-       exists (select from pg_rewrite r where r.ev_class = c.oid) as has_rules,
+       exists (select from pg_rewrite r where r.ev_class = any(p.members)) as has_rules,
        row_security_active(c.oid) as row_security,
        coalesce((select not i.indimmediate from pg_index i where i.indrelid = c.oid and i.indisprimary), false)
          as key_deferrable,
        (select min(k.relname::text) from pg_index i join pg_class k on k.oid = i.indexrelid
-         where i.indrelid = c.oid and (i.indisunique or i.indisexclusion)
+         where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
            and not i.indisprimary and i.indimmediate) as immediate_unique
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ cross join lateral (
+         -- A partition may have indexes, rules and a persistence of its own.
+         select array(select c.oid union select relid from pg_partition_tree(c.oid)) as members
+       ) p
  where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'";
 
 const COLUMNS: &str = "\
@@ -316,8 +329,16 @@ const COLUMNS: &str = "\
 select a.attrelid as table_oid, a.attnum as number, a.attname::text as name, a.atttypid as type_oid,
        a.atttypmod as modifier, format_type(a.atttypid, a.atttypmod) as declared, a.attnotnull as not_null,
        a.attgenerated <> '' as generated, a.attidentity <> '' as identity, a.attidentity = 'a' as identity_always,
-       case when a.attgenerated = '' then pg_get_expr(d.adbin, d.adrelid) end as default_text,
-       case when l.oid is not null and a.attcollation <> t.typcollation
+       case when a.attgenerated = '' then coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) end as default_text,
+       -- Partitions store the rows of a partitioned table.
+       (select quote_literal((m.attmissingval::text::text[])[1])
+          from pg_attribute m
+         where m.attname = a.attname and m.atthasmissing
+           and (m.attrelid = a.attrelid
+                or (c.relkind = 'p' and m.attrelid in (select relid from pg_partition_tree(a.attrelid))))
+         limit 1) as missing,
+       -- Not the type's own: a domain's collation is that of no cast to its base.
+       case when l.collname <> 'default' or l.collnamespace <> 'pg_catalog'::regnamespace
             then quote_ident(ln.nspname) || '.' || quote_ident(l.collname) end as collation,
        coalesce(not l.collisdeterministic, false) as loose_collation
   from pg_attribute a
@@ -390,10 +411,11 @@ select f.conrelid as table_oid, f.conname::text as name, f.confrelid as referenc
 
 const TRIGGERS: &str = "\
 -- db::catalog::triggers
-select t.tgrelid as table_oid, t.tgname::text as name, p.prosrc as source
+select distinct on (r.root, t.tgname, p.oid) r.root as table_oid, t.tgname::text as name, p.prosrc as source
   from pg_trigger t
-  join pg_class c on c.oid = t.tgrelid
+ cross join lateral (select coalesce(pg_partition_root(t.tgrelid)::oid, t.tgrelid) as root) r
+  join pg_class c on c.oid = r.root
   join pg_namespace n on n.oid = c.relnamespace
   join pg_proc p on p.oid = t.tgfoid
  where n.nspname = $1 and not t.tgisinternal and t.tgenabled <> 'D'
- order by t.tgname";
+ order by r.root, t.tgname, p.oid";

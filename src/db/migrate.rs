@@ -71,9 +71,21 @@ pub async fn applied(client: &impl GenericClient, history: &str) -> Result<Vec<A
 
 /// Refuses a database whose own schema is newer than this binary.
 pub async fn refuse_newer(client: &impl GenericClient) -> Result<(), DbError> {
+    let (found, known) = versions(client).await?;
+    if found > known { Err(DbError::NewerDatabase { found, known }) } else { Ok(()) }
+}
+
+/// Refuses a database whose own schema is older than this binary.
+pub async fn refuse_older(client: &impl GenericClient) -> Result<(), DbError> {
+    let (found, known) = versions(client).await?;
+    if found < known { Err(DbError::OlderDatabase { found, known }) } else { Ok(()) }
+}
+
+/// The version of the database's own schema, and the newest that this binary knows.
+async fn versions(client: &impl GenericClient) -> Result<(i32, i32), DbError> {
     let known = own().iter().map(Migration::version).max().unwrap_or(0);
     let found = applied(client, OWN_HISTORY).await?.iter().map(|applied| applied.version).max().unwrap_or(0);
-    if found > known { Err(DbError::NewerDatabase { found, known }) } else { Ok(()) }
+    Ok((found, known))
 }
 
 /// Where debshrew's own migrations are recorded.
@@ -86,6 +98,7 @@ pub async fn run(
     migrations: &[Migration],
     history: &str,
 ) -> Result<Vec<Migration>, DbError> {
+    let begun = transaction_id(transaction).await?;
     let report = Runner::new(migrations)
         .set_grouped(true)
         .set_abort_divergent(true)
@@ -94,7 +107,30 @@ pub async fn run(
         .run_async(&mut Inside(transaction))
         .await
         .map_err(describe)?;
+    if transaction_id(transaction).await? != begun {
+        return Err(DbError::Migration {
+            detail: format!(
+                "one of {} ends the transaction that all migrations share: take `commit` and `rollback` out of it; \
+                 what stood before them may have been committed already",
+                report
+                    .applied_migrations()
+                    .iter()
+                    .map(|one| format!("`{one}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            kind: Kind::Permanent,
+        });
+    }
     Ok(report.applied_migrations().clone())
+}
+
+async fn transaction_id(transaction: &Transaction<'_>) -> Result<String, DbError> {
+    transaction
+        .query_one("-- db::migrate::transaction_id\nselect pg_catalog.pg_current_xact_id()::text", &[])
+        .await
+        .map(|row| row.get(0))
+        .map_err(DbError::statement("see which transaction this is"))
 }
 
 fn describe(error: refinery::Error) -> DbError {

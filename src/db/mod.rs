@@ -51,14 +51,21 @@ pub enum DbError {
          run a newer debshrew"
     )]
     NewerDatabase { found: i32, known: i32 },
+    #[error(
+        "the database's `debshrew` schema has version {found}, and this debshrew needs version {known}: \
+         run `debshrew migrate`"
+    )]
+    OlderDatabase { found: i32, known: i32 },
 }
 
 impl DbError {
     pub fn kind(&self) -> Kind {
         match self {
-            DbError::Url(_) | DbError::Tls(_) | DbError::Catalog(_) | DbError::NewerDatabase { .. } => {
-                Kind::Permanent
-            }
+            DbError::Url(_)
+            | DbError::Tls(_)
+            | DbError::Catalog(_)
+            | DbError::NewerDatabase { .. }
+            | DbError::OlderDatabase { .. } => Kind::Permanent,
             // All are in use, or making one took too long.
             DbError::Pool { .. } => Kind::Transient,
             DbError::Connect { source, .. } | DbError::Statement { source, .. } => kind_of(source),
@@ -77,6 +84,11 @@ impl DbError {
 /// "PostgreSQL Error Codes".
 pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
     let Some(state) = error.code() else {
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        if cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::InvalidInput) {
+            // A message larger than the protocol allows was not sent, and will not be the next time either.
+            return Kind::Permanent;
+        }
         // No answer of the server's: the connection broke, or it never came to be.
         return Kind::Transient;
     };

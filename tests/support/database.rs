@@ -24,6 +24,15 @@ impl TestDb {
     pub async fn connect(&self) -> Client {
         connect(&self.dsn).await
     }
+
+    /// The same database, with the rights of another role.
+    pub fn as_role(&self, role: &str) -> String {
+        if !self.dsn.contains("://") {
+            return format!("{} options='-c role={role}'", self.dsn);
+        }
+        let mark = if self.dsn.contains('?') { '&' } else { '?' };
+        format!("{}{mark}options=-c%20role%3D{role}", self.dsn)
+    }
 }
 
 /// Makes the database `debshrew_test_NAME`, with debshrew's own schema in it. The name is to be one that no other

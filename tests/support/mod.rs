@@ -3,10 +3,12 @@
 
 mod binary;
 mod database;
+mod rig;
 mod scene;
 
 pub use binary::{Output, debshrew};
 pub use database::{TestDb, database};
+pub use rig::{Rig, at, connect_as, delete, put};
 pub use scene::{COUNTER, Scene, quick, until};
 
 async fn pipelines(db: &TestDb) -> i64 {

@@ -30,6 +30,7 @@ pub fn quick(height: u32) -> Options {
         origin: Origin::Generated { seed: 1, height, transactions: 2 },
         timing: Timing {
             notice: Duration::from_millis(5),
+            view_lag: Duration::from_millis(1),
             rollback: Duration::from_millis(5),
             half_done: Duration::from_millis(2),
             block: Duration::from_millis(4),

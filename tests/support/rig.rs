@@ -1,0 +1,179 @@
+//! A pipeline whose migrations are written by the test, with its writer: what `migrate` and the loop make, without
+//! a source or a transform.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use debshrew::apply::setup::{Mode, Report, Wanted, migrate};
+use debshrew::apply::{ApplyError, Block, Cause, Journaling, RolledBack, Writer};
+use debshrew::block::{BlockHash, BlockRef, Height};
+use debshrew::change::{Change, Operation, Value};
+use debshrew::config::{Database, Secret};
+use debshrew::db::Db;
+use serde_json::value::RawValue;
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+use super::TestDb;
+
+pub struct Rig {
+    pub db: Db,
+    pub client: Client,
+    pub name: String,
+    schema: String,
+    folder: TempDir,
+    versions: u32,
+    writer: Option<Writer>,
+}
+
+/// An upsert of the row whose columns are this JSON object's fields.
+pub fn put(table: &str, row: &str) -> Change {
+    let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row).unwrap();
+    let columns = fields.into_iter().map(|(name, value)| (name.into(), Value::from_raw(&value))).collect();
+    Change { table: table.into(), operation: Operation::Upsert, key: None, columns }
+}
+
+pub fn delete(table: &str, key: &str) -> Change {
+    Change { operation: Operation::Delete, ..put(table, key) }
+}
+
+pub fn at(height: u32) -> BlockRef {
+    BlockRef { height: Height::new(height).unwrap(), hash: BlockHash::new([height as u8; 32]) }
+}
+
+pub fn connect_as(dsn: &str) -> Db {
+    Db::new(&Database {
+        url: Secret::new(dsn),
+        tls_root_cert: None,
+        pool_size: 4,
+        connect_timeout: std::time::Duration::from_secs(30),
+        read_roles: Vec::new(),
+    })
+    .unwrap()
+}
+
+impl Rig {
+    /// A pipeline in the schema `schema` and called alike, whose first migration is `sql`.
+    pub async fn up(test: &TestDb, schema: &str, sql: &str) -> Rig {
+        let mut rig = Rig {
+            db: connect_as(&test.dsn),
+            client: test.connect().await,
+            // Schemas may have any name, pipelines may not.
+            name: schema.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_").to_lowercase(),
+            schema: schema.to_owned(),
+            folder: tempfile::tempdir().unwrap(),
+            versions: 0,
+            writer: None,
+        };
+        rig.migrate(sql).await.unwrap();
+        rig
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            name: self.name.clone(),
+            schema: self.schema.clone(),
+            migrations: Some(self.folder()),
+            start_height: Height::new(0).unwrap(),
+        }
+    }
+
+    /// Adds a migration to the folder; runs nothing.
+    pub fn add(&mut self, sql: &str) {
+        self.versions += 1;
+        std::fs::write(self.folder.path().join(format!("V{}__step.sql", self.versions)), sql).unwrap();
+    }
+
+    /// Stops the writer and runs one more migration.
+    pub async fn migrate(&mut self, sql: &str) -> Result<Report, ApplyError> {
+        self.add(sql);
+        self.migrate_again(Mode::Apply).await
+    }
+
+    /// Stops the writer and runs what there is to run.
+    pub async fn migrate_again(&mut self, mode: Mode) -> Result<Report, ApplyError> {
+        self.stop().await;
+        migrate(&mut self.db.dedicated().await.unwrap(), &[self.wanted()], &[], mode).await
+    }
+
+    /// Drops the writer and waits until its session is gone.
+    pub async fn stop(&mut self) {
+        if self.writer.take().is_none() {
+            return;
+        }
+        let session = format!("debshrew/{}", self.name);
+        let sql = "select count(*) from pg_stat_activity where application_name = $1 and datname = current_database()";
+        while self.client.query_one(sql, &[&session]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn try_writer(&mut self) -> Result<&mut Writer, ApplyError> {
+        if self.writer.is_none() {
+            let writer = Writer::try_take_over(&self.db, &self.name).await?;
+            self.writer = Some(writer.expect("nobody else has the lock"));
+        }
+        Ok(self.writer.as_mut().unwrap())
+    }
+
+    pub async fn writer(&mut self) -> &mut Writer {
+        self.try_writer().await.unwrap()
+    }
+
+    /// A block with these changes; after an error the writer is gone, as in the service.
+    pub async fn try_commit(&mut self, height: u32, changes: Vec<Change>) -> Result<u64, ApplyError> {
+        let writer = self.writer().await;
+        let result = match writer.targets().resolve(changes, Vec::new()) {
+            Ok(rows) => writer.commit(Block { at: at(height), rows, journaling: Journaling::Kept }).await,
+            Err(error) => Err(error.into()),
+        };
+        if result.is_err() {
+            self.stop().await;
+        }
+        result
+    }
+
+    pub async fn commit(&mut self, height: u32, changes: Vec<Change>) -> u64 {
+        self.try_commit(height, changes).await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
+    }
+
+    pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, ApplyError> {
+        self.writer().await.roll_back(Height::new(to), Cause::Operator).await
+    }
+
+    fn schema_sql(&self) -> String {
+        debshrew::db::quote(&self.schema)
+    }
+
+    /// The rows of a table as text, sorted.
+    pub async fn rows(&self, table: &str) -> Vec<String> {
+        let sql = format!(
+            "select the_row::text from {}.{} the_row order by 1",
+            self.schema_sql(),
+            debshrew::db::quote(table)
+        );
+        self.client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Every row of every table, each with its table's name, sorted.
+    pub async fn everything(&self) -> Vec<String> {
+        let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
+                   and c.relkind in ('r', 'p') and not c.relispartition order by 1";
+        let mut all = Vec::new();
+        for row in self.client.query(sql, &[&self.schema_sql()]).await.unwrap() {
+            let table: String = row.get(0);
+            all.extend(self.rows(&table).await.into_iter().map(|row| format!("{table} {row}")));
+        }
+        all
+    }
+
+    /// Runs SQL in the pipeline's schema.
+    pub async fn run(&self, sql: &str) {
+        let sql = format!("set search_path = {}; {sql}; set search_path = ''", self.schema_sql());
+        self.client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
+    }
+}
