@@ -8,7 +8,7 @@ use crate::{Column, Error, Hash, Host, Transform};
 
 /// A block that is being processed.
 pub struct Block {
-    pub(crate) host: Host,
+    host: Host,
     height: u32,
     hash: Hash,
     out: Vec<u8>,
