@@ -27,7 +27,7 @@ test: setup transforms
 
 lint:
 	cargo fmt --check
-	cargo fmt --check --manifest-path transforms/Cargo.toml
+	cargo fmt --all --check --manifest-path transforms/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml -- -D warnings
 

@@ -14,7 +14,9 @@ has_postgres() {
 # Rustup's is the way to go; where it cannot be had, Debian has a compiler and the library's source.
 has_web() {
   scripts/transforms.sh --check && return
-  command -v rustup >/dev/null && rustup target add wasm32-unknown-unknown
+  command -v rustup >/dev/null && rustup target add wasm32-unknown-unknown && return
+  echo "rustup cannot bring the target wasm32-unknown-unknown; Debian's packages will do" >&2
+  return 1
 }
 
 missing=()

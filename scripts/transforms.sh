@@ -2,7 +2,8 @@
 # Builds transforms for WebAssembly, optimised: scripts/transforms.sh [FOLDER], by default transforms/.
 #
 # The files are in FOLDER/target/wasm32-unknown-unknown/release/. Needs what scripts/setup.sh brings, and no
-# network once the dependencies are there. A second run does nothing.
+# network once the dependencies are there. A second run does nothing. With --check in place of a folder its exit
+# code says whether it can build.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 target=wasm32-unknown-unknown
@@ -12,9 +13,12 @@ has_target() {
   command -v rustc >/dev/null && compgen -G "$(rustc --print sysroot)/lib/rustlib/$target/lib/libstd-*.rlib" >/dev/null
 }
 
-# Debian's compiler for the web, with the source of its standard library.
+# Debian's compiler for the web, with the source of its standard library; older ones than this do not know what
+# the SDK is written in.
 has_debian() {
-  [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] && [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]
+  [ -x /usr/bin/cargo ] && [ -x /usr/bin/rustc ] || return
+  [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ] || return
+  printf '%s\n' 1.85 "$(/usr/bin/rustc --version | cut -d ' ' -f 2)" | sort --version-sort --check=quiet
 }
 
 # The linker for WebAssembly: the one that comes with rustup's toolchain, or LLVM's own.

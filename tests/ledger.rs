@@ -23,8 +23,8 @@ fn transform(name: &str) -> Transform {
 
 /// Runs block 702,861 with an empty state; `getblock` answers this.
 fn run(transform: &Transform, block: &[u8]) -> Result<Output, RuntimeError> {
-    let hash = "000000000000000000024d6a2c6ee4f0a3a5e0d4e0c6e9ef4f4cfe3d6a4c3d10";
-    let hash: BlockHash = format!("0x{hash}").parse().unwrap();
+    let header: bitcoin::block::Header = bitcoin::consensus::deserialize(&mainnet_702861()[..80]).unwrap();
+    let hash: BlockHash = format!("0x{}", header.block_hash()).parse().unwrap();
     let mut step = transform.begin(BlockRef { height: Height::new(702_861).unwrap(), hash })?;
     loop {
         match step {

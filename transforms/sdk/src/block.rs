@@ -8,7 +8,7 @@ use crate::{Column, Error, Hash, Host, Transform};
 
 /// A block that is being processed.
 pub struct Block {
-    pub(crate) host: Host,
+    host: Host,
     height: u32,
     hash: Hash,
     out: Vec<u8>,
@@ -119,5 +119,92 @@ impl Block {
         let length = (out.len() - LENGTH_BYTES) as u32;
         out[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
         (self.host, Some(out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Operation, Tables};
+    use crate::{row, Bytes};
+
+    row! {
+        struct Coin<'a> in "coins" {
+            key { txid: Bytes<'a>, position: u32 }
+            owner: &'a str,
+        }
+    }
+
+    row! {
+        struct Spent in "coins" {
+            key { txid: Bytes<'static>, position: u32 }
+            height: u32,
+        }
+    }
+
+    struct Coins;
+
+    impl Transform for Coins {
+        const NAME: &'static str = "coins";
+
+        fn process_block(block: &mut Block) -> Result<(), Error> {
+            block.log("begins");
+            let (txid, height) = (Bytes(&[1]), block.height());
+            block.upsert(&Coin { txid, position: 0, owner: "a" });
+            block.upsert(&Coin { txid, position: 1, owner: "b\"" });
+            block.update(&Spent { txid, position: 0, height });
+            Coin::delete(block, txid, 1);
+            block.set_state(b"empty", b"");
+            block.set_state(b"kept", b"1");
+            assert!(block.delete_state(b"empty") && !block.delete_state(b"empty"));
+            block.view("unknown", b"").map(|_| ())
+        }
+    }
+
+    #[test]
+    fn messages_are_those_of_version_1() {
+        let mut block = Block::new::<Coins>(Host::new(), 7, Hash([0xab; 32]));
+        assert!(Coins::process_block(&mut block).is_err());
+        let emitted = block.finish().1.unwrap();
+        let (length, json) = emitted.split_at(4);
+        assert_eq!(length, (json.len() as u32).to_le_bytes());
+        let header = format!(
+            r#"{{"header":{{"source":"coins","block_height":7,"block_hash":"{}"}},"payload":"#,
+            "ab".repeat(32)
+        );
+        let payloads = [
+            r#"{"operation":"create","table":"coins","after":{"txid":"\\x01","position":0,"owner":"a"}}}"#,
+            r#"{"operation":"create","table":"coins","after":{"txid":"\\x01","position":1,"owner":"b\""}}}"#,
+            r#"{"operation":"update","table":"coins","after":{"txid":"\\x01","position":0,"height":7}}}"#,
+            r#"{"operation":"delete","table":"coins","before":{"txid":"\\x01","position":1}}}"#,
+        ];
+        let expected = payloads.map(|payload| format!("{header}{payload}")).join(",");
+        assert_eq!(std::str::from_utf8(json).unwrap(), format!("[{expected}]"));
+        serde_json::from_slice::<serde_json::Value>(json).unwrap();
+    }
+
+    #[test]
+    fn a_block_that_fails_leaves_its_log_and_nothing_else() {
+        let mut host = Host::new();
+        let error = host.run::<Coins>(7, [0; 32]).unwrap_err();
+        assert_eq!(error.to_string(), "view `unknown` failed at height 7");
+        assert!(host.state.is_empty());
+        assert_eq!(host.log, ["begins"]);
+    }
+
+    #[test]
+    fn an_update_leaves_other_columns_alone_and_a_delete_takes_the_row() {
+        let mut host = Host::new();
+        host.answer("unknown", b"", b"");
+        let changes = host.run::<Coins>(7, [0; 32]).unwrap();
+        assert_eq!(host.state.keys().collect::<Vec<_>>(), [b"kept"]);
+        assert_eq!(changes[3].operation, Operation::Delete);
+        let mut tables = Tables::new(&[("coins", &["txid", "position"])]);
+        tables.apply(&changes).unwrap();
+        let rows = tables.rows("coins");
+        assert_eq!(rows.len(), 1);
+        assert_eq!((&rows[0]["owner"], &rows[0]["height"]), (&"a".into(), &7.into()));
+        let unknown = Tables::new(&[]).apply(&changes).unwrap_err().to_string();
+        assert_eq!(unknown, "there is no table `coins`");
     }
 }

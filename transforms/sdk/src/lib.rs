@@ -79,3 +79,8 @@ use wasm::Host;
 
 #[cfg(not(target_arch = "wasm32"))]
 use testing::Host;
+
+/// The manual's tutorial, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/transforms.md")]
+struct Manual;
