@@ -40,7 +40,7 @@ fn passing() -> Vec<Fault> {
         Fault::Result { value: json!({"result": "0x"}) },
         Fault::Result { value: json!("0xnothex") },
         Fault::Result { value: json!("0x123") },
-        Fault::Result { value: json!("99999999999999999999") },
+        Fault::Result { value: json!("999999999999999999999") },
         Fault::Result { value: json!("-1") },
     ]
 }
