@@ -3,7 +3,7 @@
 mod chains;
 mod command;
 mod faults;
-mod http;
-mod reorgs;
-mod source;
+pub mod http;
+pub mod reorgs;
+pub mod source;
 mod transcript;

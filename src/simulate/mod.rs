@@ -110,7 +110,20 @@ impl Default for Options {
     }
 }
 
-/// A stand-in that serves until it is dropped.
+/// A stand-in that serves until it is dropped. To be started within a tokio runtime.
+///
+/// ```
+/// use debshrew::simulate::{Command, Options, Pace, Phase, Simulator};
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let simulator = Simulator::start(Options { pace: Pace::Stepped, ..Options::default() }).await?;
+/// simulator.control(Command::Reorg { depth: 3, length: None, branch: None }).await?;
+/// let until = Some(Phase::RolledBack);
+/// let status = simulator.control(Command::Step { count: 1, until }).await?;
+/// assert_eq!(status.index.height.map(|height| height.get()), Some(97));
+/// # Ok::<(), debshrew::simulate::SimulateError>(())
+/// # }).unwrap();
+/// ```
 pub struct Simulator {
     address: SocketAddr,
     stage: Arc<Stage>,

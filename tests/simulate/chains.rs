@@ -95,6 +95,9 @@ async fn a_block_follows_from_seed_branch_and_parent_alone() {
     let elsewhere = blocks(&first).await;
     assert_eq!(elsewhere[..=20], expected[..=20]);
     assert!(elsewhere[21..].iter().zip(&expected[21..]).all(|(new, old)| new != old));
+    // Not in their coinbases only.
+    let [new, old] = [&elsewhere, &expected].map(|blocks| deserialize::<Block>(&blocks[21].1).unwrap());
+    assert!(new.txdata[1..].iter().all(|transaction| !old.txdata.contains(transaction)));
     reorg(&second, 20, 21, "elsewhere").await;
     assert_eq!(blocks(&second).await, elsewhere);
     // What was mined is of the branch that the tip is of.
@@ -114,7 +117,11 @@ async fn a_file_s_blocks_are_served_and_come_back_after_a_reorganisation() {
     let stale = generated(9, 20, 4).await;
     reorg(&stale, 1, 1, "stale").await;
     records.push(record(&blocks(&stale).await[20].1));
-    records.push(record(&expected[5].1));
+    records.push(record(&expected[1].1));
+    // Of two that are as high the first counts.
+    let late = generated(9, 30, 4).await;
+    reorg(&late, 1, 1, "late").await;
+    records.push(record(&blocks(&late).await[30].1));
     records.push(vec![0; 100]);
     let file = file(&records.concat());
     let origin = Origin::File { path: file.path().into(), height: None };
@@ -131,6 +138,14 @@ async fn a_file_s_blocks_are_served_and_come_back_after_a_reorganisation() {
     assert_eq!((beyond.len(), &beyond[..31]), (34, &expected[..]));
     let last: Block = deserialize(&beyond[33].1).unwrap();
     assert_eq!(last.header.prev_blockhash.to_string(), beyond[32].0);
+    // The file's blocks do not follow on those of another branch.
+    reorg(&simulator, 20, 20, "again").await;
+    reorg(&simulator, 10, 10, "main").await;
+    let mixed = blocks(&simulator).await;
+    for height in 1..mixed.len() {
+        let block: Block = deserialize(&mixed[height].1).unwrap();
+        assert_eq!(block.header.prev_blockhash.to_string(), mixed[height - 1].0, "{height}");
+    }
 
     let origin = Origin::File { path: file.path().into(), height: Some(10) };
     let simulator = Simulator::start(Options { origin, ..options }).await.unwrap();

@@ -277,6 +277,14 @@ async fn the_index_takes_its_time_for_each_block_and_begins_with_none() {
     let status = in_time(simulator.until(Status::settled)).await;
     assert_eq!(status.index.height.unwrap().get(), 3);
     assert!(began.elapsed() >= Duration::from_millis(60), "{:?}", began.elapsed());
+    // Time that passed without a block to index does not count.
+    for _ in 0..20 {
+        height(&simulator).await;
+    }
+    let began = tokio::time::Instant::now();
+    mine(&simulator, 1).await;
+    in_time(simulator.until(Status::settled)).await;
+    assert!(began.elapsed() >= Duration::from_millis(20), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

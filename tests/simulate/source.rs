@@ -12,7 +12,8 @@ use debshrew::source::{Reading, Source, Verdict};
 use super::http::in_time;
 use super::reorgs::{reorg, step, stepped};
 
-fn source(simulator: &Simulator) -> Source {
+/// A client that follows a stand-in and tries nothing twice.
+pub fn source(simulator: &Simulator) -> Source {
     Source::new(&config::Source {
         urls: vec![simulator.url()],
         username: None,
