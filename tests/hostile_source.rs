@@ -103,20 +103,22 @@ fn peak_memory(pid: u32) -> usize {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_any_size_take_no_more_memory_than_allowed() {
-    let (scene, running) = following("hostile_memory").await;
-    let before = peak_memory(running.id().unwrap());
-    // Of the tip, where it is no reason to halt but to wait, a length that is worth reading.
-    scene.source.control(misbehave(Fault::Slow { ms: 10 }, None, None)).await.unwrap();
-    let large = Fault::Result { value: json!("0".repeat(16 << 20)) };
-    scene.source.control(misbehave(large, None, Some("metashrew_view"))).await.unwrap();
-    scene.mine(1).await;
-    let halted = "select state = 'halted' from debshrew.pipelines";
-    until("it has read some of the answer", async || {
-        scene.client.query_one(halted, &[]).await.unwrap().get(0)
-    })
-    .await;
+    let (mut scene, running) = following("hostile_memory").await;
     drop(running);
-    assert!(before < 200 << 20, "{before}");
+    // Has nothing to do, and so keeps the process alive when the other one halts.
+    scene.add_pipeline("idle", COUNTER, "confirmations = 1000");
+    scene.succeed(&["migrate"]).await;
+    let running = scene.start(&["run"]);
+    scene
+        .source
+        .control(misbehave(Fault::Oversized { bytes: 8 << 30 }, None, Some("metashrew_view")))
+        .await
+        .unwrap();
+    scene.mine(1).await;
+    let halted = "select state = 'halted' from debshrew.pipelines where pipeline = 'counter'";
+    until("it has met the answer", async || scene.client.query_one(halted, &[]).await.unwrap().get(0)).await;
+    let peak = peak_memory(running.id().unwrap());
+    assert!(peak < 100 << 20, "{peak} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

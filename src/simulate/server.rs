@@ -71,7 +71,6 @@ async fn connection(io: TokioIo<tokio::net::TcpStream>, stage: Arc<Stage>, idle:
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        .pipeline_flush(true)
         .serve_connection(io, service)
         .await;
 }
