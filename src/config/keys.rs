@@ -187,7 +187,7 @@ pub const KEYS: &[Key] = &[
     key(
         "pipelines.NAME.limits.calls",
         integer(1, u32::MAX as u64),
-        Some("100000"),
+        Some("1000000"),
         "Most view calls and state reads together.",
     ),
 ];

@@ -170,7 +170,7 @@ impl Default for Limits {
             table_elements: 1 << 20,
             output_bytes: 256 << 20,
             log_bytes: 64 << 10,
-            calls: 100_000,
+            calls: 1_000_000,
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Whatever a guest hands over is hostile: each pointer and length is checked against its memory.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
@@ -133,6 +134,8 @@ pub(super) struct Host {
     pub(super) changes: Vec<Change>,
     /// The block's own writes, in the order in which their keys were written first.
     pub(super) state: IndexMap<Vec<u8>, Option<Vec<u8>>>,
+    /// Whether a key that was asked for had a value before the block: what deletes it later need not ask again.
+    existed: HashMap<Vec<u8>, bool>,
     pub(super) log: Log,
     pub(super) output_bytes: usize,
     calls: u32,
@@ -175,6 +178,7 @@ impl Host {
             pending: Vec::new(),
             changes: Vec::new(),
             state: IndexMap::new(),
+            existed: HashMap::new(),
             log: Log::default(),
             output_bytes: 0,
             calls: 0,
@@ -228,7 +232,10 @@ impl Host {
                 self.log.write(Stream::Stderr, text.as_bytes(), self.limits.log_bytes);
                 Ok(-1)
             }
-            (Asked::GetState { .. }, Answer::State(value)) => value.map_or(Ok(0), |value| self.offer(value)),
+            (Asked::GetState { key }, Answer::State(value)) => {
+                self.existed.insert(key, value.is_some());
+                value.map_or(Ok(0), |value| self.offer(value))
+            }
             (Asked::DeleteState { key }, Answer::State(value)) => {
                 self.state.insert(key, None);
                 Ok(value.is_some().into())
@@ -319,14 +326,17 @@ fn load(mut caller: Caller<'_, Host>, pointer: i32) -> HostResult<()> {
 fn get_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
     let key = take(&mut caller, "__get_state", key)?;
     let host = caller.data_mut();
-    host.spend_call()?;
     match host.state.get(&key) {
         Some(Some(value)) => {
             let value = value.clone();
             Ok(host.offer(value)?)
         }
         Some(None) => Ok(0),
-        None => Err(wasmi::Error::host(Asked::GetState { key })),
+        None => {
+            host.spend_call()?;
+            host.spend_output(key.len())?;
+            Err(wasmi::Error::host(Asked::GetState { key }))
+        }
     }
 }
 
@@ -342,12 +352,16 @@ fn set_state(mut caller: Caller<'_, Host>, key: i32, value: i32) -> HostResult<i
 fn delete_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
     let key = take(&mut caller, "__delete_state", key)?;
     let host = caller.data_mut();
-    host.spend_call()?;
     host.spend_output(key.len())?;
-    match host.state.get_mut(&key) {
-        Some(value) => Ok(value.take().is_some().into()),
-        None => Err(wasmi::Error::host(Asked::DeleteState { key })),
+    if let Some(value) = host.state.get_mut(&key) {
+        return Ok(value.take().is_some().into());
     }
+    if let Some(existed) = host.existed.remove(&key) {
+        host.state.insert(key, None);
+        return Ok(existed.into());
+    }
+    host.spend_call()?;
+    Err(wasmi::Error::host(Asked::DeleteState { key }))
 }
 
 fn log(mut caller: Caller<'_, Host>, stream: Stream, import: &str, text: i32) -> HostResult<()> {

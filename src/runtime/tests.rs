@@ -217,6 +217,21 @@ fn the_state_sees_its_own_writes_and_is_asked_for_once() {
 }
 
 #[test]
+fn a_key_that_was_read_is_deleted_without_asking_again() {
+    let body = "(if (i32.ne (call $get_state (i32.const 1024)) (i32.const 2)) (then unreachable))
+        (if (i32.ne (call $delete_state (i32.const 1024)) (i32.const 1)) (then unreachable))
+        (if (call $get_state (i32.const 1024)) (then unreachable))
+        (if (call $delete_state (i32.const 1024)) (then unreachable)) (i32.const 0)";
+    let mut asked = 0;
+    let output = run(&module(body, "\\01\\00\\00\\00k"), |_| {
+        asked += 1;
+        Answer::State(Some(b"xy".to_vec()))
+    });
+    assert_eq!(output.unwrap().state, [(b"k".to_vec(), None)]);
+    assert_eq!(asked, 1);
+}
+
+#[test]
 fn modules_that_cannot_run_are_refused_with_the_reason() {
     let refused = |wat: &str, words: &str| {
         let error = compile(wat).map(drop).unwrap_err().to_string();
