@@ -25,7 +25,15 @@ const MOST_BYTES: usize = 32 << 20;
 pub(super) struct Batch {
     pub(super) blocks: Vec<Block>,
     /// Why the block after them cannot be committed, if it cannot.
-    pub(super) failed: Option<PipelineError>,
+    pub(super) failed: Option<Failure>,
+}
+
+/// A block that cannot be committed.
+pub(super) struct Failure {
+    pub(super) at: BlockRef,
+    /// Whether it was the source's tip.
+    pub(super) at_tip: bool,
+    pub(super) error: PipelineError,
 }
 
 pub(super) enum Evaluated {
@@ -55,6 +63,7 @@ pub(super) async fn evaluate(
             return Ok(Evaluated::Moved(format!("the source has no hash for block {height} any more")));
         };
         let at = BlockRef { height, hash };
+        let failure = |error| Some(Failure { at, at_tip: height == tip, error });
         match one(pipeline, &reading, at, cache).await {
             Ok(Output { changes, state, log, bytes: handed_over, .. }) => {
                 logs.push((height, log));
@@ -67,12 +76,12 @@ pub(super) async fn evaluate(
                         batch.blocks.push(Block { at, rows, journaling });
                     }
                     Err(source) => {
-                        batch.failed = Some(PipelineError::Block { height, source: source.into() })
+                        batch.failed = failure(PipelineError::Block { height, source: source.into() })
                     }
                 }
             }
             Err(Failed::Transform(source)) => {
-                batch.failed = Some(PipelineError::Transform { height, source })
+                batch.failed = failure(PipelineError::Transform { height, source })
             }
             Err(Failed::Other(error)) => return Err(*error),
         }

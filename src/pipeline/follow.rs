@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, Batch, Evaluated};
+use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
 use super::report::Reporter;
-use super::{Ended, Goal, Pipeline, PipelineError, Waited, wait};
+use super::{Ended, Goal, Pipeline, PipelineError, Waited, chain, wait};
 use crate::apply::checkpoint::{self, Activity};
 use crate::apply::prune::Pruner;
 use crate::apply::{Cause, Writer};
@@ -35,6 +35,8 @@ pub(super) struct Follow<'a> {
     progress: Progress,
     /// Since when the source has stood below the checkpoint.
     behind_since: Option<Instant>,
+    /// The block at the source's tip that failed once.
+    doubted: Option<BlockRef>,
 }
 
 /// Where the source stands, seen from the checkpoint.
@@ -69,6 +71,7 @@ impl<'a> Follow<'a> {
             pruner,
             progress: Progress::default(),
             behind_since: None,
+            doubted: None,
         }
     }
 
@@ -221,13 +224,28 @@ impl<'a> Follow<'a> {
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
             let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
             committed?;
-            if let Some(error) = failed {
-                return Err(error);
+            if let Some(failure) = failed {
+                self.cache.clear();
+                return self.doubt(failure, tip).await;
             }
             self.pruner.advance(&mut self.writer).await?;
             ready = next?.flatten();
         }
         Ok(())
+    }
+
+    /// What fails at the source's tip is tried once more when the source has come to rest: should the tip's hash
+    /// have been there before its state, the transform was shown a state that never was.
+    async fn doubt(&mut self, failure: Failure, tip: Height) -> Result<(), PipelineError> {
+        if !failure.at_tip || self.doubted.replace(failure.at) == Some(failure.at) {
+            return Err(failure.error);
+        }
+        let reason = chain(&failure.error);
+        tracing::warn!(
+            pipeline = self.pipeline.name,
+            "{reason}; it is the source's tip, so it is tried once more"
+        );
+        self.settle("the block at the tip failed", tip).await
     }
 
     async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
