@@ -5,6 +5,7 @@
 
 mod architecture;
 mod chains;
+mod chaos;
 mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]

@@ -142,13 +142,8 @@ async fn through_reorganisations_at_any_moment_every_snapshot_is_whole() {
                 scene.whole().await;
             }
         }
-        // As long as the longest branch that was indexed, so that it is noticed.
-        scene.mine(8).await;
-        until("the node's tip is committed", async || {
-            let rows = scene.whole().await;
-            rows.last() == scene.source.chain().last().map(ToString::to_string).as_ref()
-        })
-        .await;
+        scene.brought_to_rest().await;
+        scene.caught_up().await;
         scene.follows().await;
     }
 }

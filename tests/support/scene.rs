@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use debshrew::simulate::{Command, Options, Origin, Simulator, Status, Timing};
+use debshrew::simulate::{Command, Options, Origin, Phase, Simulator, Status, Timing};
 use tokio::process::Child;
 use tokio_postgres::Client;
 
@@ -73,6 +73,16 @@ impl Scene {
         self.toml.push_str(&section);
     }
 
+    /// A pipeline with an example transform that `make transforms` has built.
+    pub fn add_built(&mut self, name: &str, transform: &str) {
+        let root = env!("CARGO_MANIFEST_DIR");
+        let wasm = format!("{root}/transforms/target/wasm32-unknown-unknown/release/{transform}.wasm");
+        assert!(std::path::Path::new(&wasm).exists(), "there is no {wasm}: run `make transforms`");
+        self.toml.push_str(&format!(
+            "[pipelines.{name}]\ntransform = \"{wasm}\"\nmigrations = \"{root}/transforms/{transform}/migrations\"\n"
+        ));
+    }
+
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let command = debshrew(arguments).file(&self.toml);
@@ -118,7 +128,26 @@ impl Scene {
 
     /// Waits until the index has all of the node's chain.
     pub async fn settled(&self) {
-        self.source.until(Status::settled).await;
+        let settled = tokio::time::timeout(DEADLINE, self.source.until(Status::settled));
+        assert!(settled.await.is_ok(), "the index does not settle: {:?}", self.source.status());
+    }
+
+    /// The same after changes that may have left the index behind a branch that is shorter than what it has, or
+    /// wedged: blocks are mined one by one, and a wedged index is started again.
+    pub async fn brought_to_rest(&self) {
+        let since = Instant::now();
+        while !self.source.status().settled() {
+            assert!(since.elapsed() < DEADLINE, "the index does not settle: {:?}", self.source.status());
+            let settled =
+                tokio::time::timeout(Duration::from_millis(500), self.source.until(Status::settled));
+            if settled.await.is_ok() {
+                return;
+            }
+            match self.source.status().index.phase {
+                Phase::Wedged => self.source.control(Command::Restart {}).await.unwrap(),
+                _ => self.mine(1).await,
+            };
+        }
     }
 
     /// Waits until the node's tip is committed.

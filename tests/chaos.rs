@@ -1,0 +1,81 @@
+//! `kill -9` at random moments while the source mines and reorganises: at the end the tables are those of an
+//! undisturbed run on the final chain.
+//!
+//! Goes on for 10 seconds, or as many as `DEBSHREW_TEST_CHAOS_SECONDS` says.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::{Strategy, any};
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+use crate::support::{COUNTER, Scene, quick};
+
+fn seconds() -> u64 {
+    let given = std::env::var("DEBSHREW_TEST_CHAOS_SECONDS").ok();
+    given.map_or(10, |text| text.parse().expect("DEBSHREW_TEST_CHAOS_SECONDS is a number of seconds"))
+}
+
+/// What the node does before the process is killed again, each with a pause after it in milliseconds.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    Mine(u32),
+    Reorganise { depth: u32, length: u32 },
+}
+
+fn turns() -> impl Strategy<Value = Vec<(Turn, u64)>> {
+    let turn = (any::<bool>(), 1u32..12, 0u32..4).prop_map(|(mines, depth, more)| {
+        if mines { Turn::Mine(more + 1) } else { Turn::Reorganise { depth, length: depth + more } }
+    });
+    proptest::collection::vec((turn, 0u64..120), 1..6)
+}
+
+/// Each table's name and a digest of its rows.
+async fn digests(scene: &Scene, schema: &str) -> Vec<(String, String)> {
+    let names =
+        "select relname::text from pg_class where relkind = 'r' and relnamespace = $1::text::regnamespace";
+    let mut digests = Vec::new();
+    for row in scene.client.query(&format!("{names} order by 1"), &[&schema]).await.unwrap() {
+        let name: String = row.get(0);
+        let sql = format!("select md5(string_agg(t::text, '|' order by t::text)) from {schema}.{name} t");
+        let digest: Option<String> = scene.client.query_one(&sql, &[]).await.unwrap().get(0);
+        digests.push((name, digest.expect("the table has rows")));
+    }
+    digests
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_moments_it_ends_where_an_undisturbed_run_does() {
+    let mut runner = TestRunner::default();
+    let mut scene = Scene::new("chaos", COUNTER, quick(60)).await;
+    scene.add_built("ledger", "ledger");
+    scene.succeed(&["migrate"]).await;
+    let until_when = Instant::now() + Duration::from_secs(seconds());
+    let (mut kills, mut reorganisations) = (0, 0);
+    while Instant::now() < until_when {
+        let mut running = scene.start(&["run"]);
+        let turns = turns().new_tree(&mut runner).unwrap().current();
+        println!("{turns:?}");
+        for (turn, pause_ms) in turns {
+            match turn {
+                Turn::Mine(blocks) => scene.mine(blocks).await,
+                Turn::Reorganise { depth, length } => {
+                    reorganisations += 1;
+                    scene.reorganise(depth, length).await
+                }
+            };
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            scene.whole().await;
+        }
+        running.kill().await.unwrap();
+        kills += 1;
+    }
+    println!("{kills} kills, {reorganisations} reorganisations, {} blocks", scene.source.chain().len());
+    scene.brought_to_rest().await;
+    scene.succeed(&["run", "--once"]).await;
+    scene.follows().await;
+    scene.add_built("undisturbed", "ledger");
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    assert_eq!(digests(&scene, "ledger").await, digests(&scene, "undisturbed").await);
+    assert!(kills > 3 && reorganisations > 3, "{kills} kills, {reorganisations} reorganisations");
+}
