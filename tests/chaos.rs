@@ -30,20 +30,6 @@ fn turns() -> impl Strategy<Value = Vec<(Turn, u64)>> {
     proptest::collection::vec((turn, 0u64..120), 1..6)
 }
 
-/// Each table's name and a digest of its rows.
-async fn digests(scene: &Scene, schema: &str) -> Vec<(String, String)> {
-    let names =
-        "select relname::text from pg_class where relkind = 'r' and relnamespace = $1::text::regnamespace";
-    let mut digests = Vec::new();
-    for row in scene.client.query(&format!("{names} order by 1"), &[&schema]).await.unwrap() {
-        let name: String = row.get(0);
-        let sql = format!("select md5(string_agg(t::text, '|' order by t::text)) from {schema}.{name} t");
-        let digest: Option<String> = scene.client.query_one(&sql, &[]).await.unwrap().get(0);
-        digests.push((name, digest.expect("the table has rows")));
-    }
-    digests
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_it_ends_where_an_undisturbed_run_does() {
     let mut runner = TestRunner::default();
@@ -76,6 +62,6 @@ async fn killed_at_random_moments_it_ends_where_an_undisturbed_run_does() {
     scene.follows().await;
     scene.add_built("undisturbed", "ledger");
     scene.succeed(&["run", "--migrate", "--once"]).await;
-    assert_eq!(digests(&scene, "ledger").await, digests(&scene, "undisturbed").await);
+    assert_eq!(scene.digests("ledger").await, scene.digests("undisturbed").await);
     assert!(kills > 3 && reorganisations > 3, "{kills} kills, {reorganisations} reorganisations");
 }

@@ -2,6 +2,7 @@
 //! they say of it is counted a second time from the block itself.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
 
 use bitcoin::hashes::{Hash, sha256};
 use bitcoin::{Block, OutPoint};
@@ -10,6 +11,9 @@ use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::{Change, Operation, Value};
 use debshrew::config::{Limits, UnknownImports};
 use debshrew::runtime::{Answer, Output, Request, RuntimeError, Step, Transform};
+use debshrew::simulate::{Command, Options, Origin};
+
+use crate::support::{COUNTER, Scene, quick};
 
 fn transform(name: &str) -> Transform {
     let path = format!(
@@ -163,4 +167,69 @@ fn what_the_view_does_not_answer_is_said() {
         let cut = error(&mainnet_702861()[..1_000_000]);
         assert!(cut.contains("view `getblock` gave no block at height 702861: "), "{cut}");
     }
+}
+
+/// The ledger alone, from block 1 of a source that serves these blocks.
+async fn ledger_over(name: &str, blocks: PathBuf) -> Scene {
+    let origin = Origin::File { path: blocks, height: None };
+    let mut scene = Scene::new(name, COUNTER, Options { origin, ..quick(0) }).await;
+    let pipelines = scene.toml.find("[pipelines.").unwrap();
+    scene.toml.truncate(pipelines);
+    scene.add_built("ledger", "ledger");
+    scene.toml.push_str("start_height = 1\n");
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    scene
+}
+
+async fn figures(scene: &Scene) -> Vec<String> {
+    let sql = "select array[(select count(*) from ledger.blocks), (select count(*) from ledger.transactions), \
+               (select count(*) from ledger.inputs), (select count(*) from ledger.outputs), \
+               (select count(*) from ledger.outputs where spent_by is not null), \
+               (select sum(value) from ledger.outputs where spent_by is null), \
+               (select sum(balance) from ledger.balances)]::text[]";
+    scene.client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// What Bitcoin Core keeps a block as in its files.
+fn block_file(folder: &std::path::Path, block: &[u8]) -> PathBuf {
+    let path = folder.join("blk00000.dat");
+    let length = u32::try_from(block.len()).unwrap().to_le_bytes();
+    std::fs::write(&path, [&[0xf9, 0xbe, 0xb4, 0xd9], &length[..], block].concat()).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_block_is_in_the_tables_row_by_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let scene = ledger_over("ledger_real", block_file(folder.path(), mainnet_702861())).await;
+    let block: Block = bitcoin::consensus::deserialize(mainnet_702861()).unwrap();
+    let expected = expected(&block);
+    let unspent: i128 = expected.balances.values().sum();
+    let counts = [1, block.txdata.len(), expected.inputs, expected.outputs, expected.spent_within.len()];
+    let mut wanted: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    wanted.extend([unspent.to_string(), unspent.to_string()]);
+    assert_eq!(figures(&scene).await, wanted);
+}
+
+/// The first 255 blocks of the main chain, where somebody has put them beside the project.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_blocks_of_the_main_chain_are_as_they_were_after_a_reorganisation_and_back() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/mainnet-blocks-1-255.dat");
+    if !path.exists() {
+        return println!("not run: there is no {}", path.display());
+    }
+    let scene = ledger_over("ledger_mainnet", path).await;
+    let wanted = ["255", "262", "262", "267", "7", "1275000000000", "1275000000000"];
+    assert_eq!(figures(&scene).await, wanted);
+    let before = scene.digests("ledger").await;
+    scene.reorganise(20, 20).await;
+    scene.settled().await;
+    scene.succeed(&["run", "--once"]).await;
+    assert_ne!(scene.digests("ledger").await, before);
+    let back = Command::Reorg { depth: 20, length: Some(20), branch: Some("main".into()) };
+    scene.source.control(back).await.unwrap();
+    scene.settled().await;
+    scene.succeed(&["run", "--once"]).await;
+    assert_eq!(figures(&scene).await, wanted);
+    assert_eq!(scene.digests("ledger").await, before);
 }

@@ -192,6 +192,19 @@ impl Scene {
         hashes
     }
 
+    /// The name of each table of a schema, and a digest of its rows.
+    pub async fn digests(&self, schema: &str) -> Vec<(String, String)> {
+        let names = "select relname::text from pg_class where relkind = 'r' and relnamespace = $1::text::regnamespace";
+        let mut digests = Vec::new();
+        for row in self.client.query(&format!("{names} order by 1"), &[&schema]).await.unwrap() {
+            let name: String = row.get(0);
+            let sql = format!("select md5(string_agg(t::text, '|' order by t::text)) from {schema}.{name} t");
+            let digest: Option<String> = self.client.query_one(&sql, &[]).await.unwrap().get(0);
+            digests.push((name, digest.expect("the table has rows")));
+        }
+        digests
+    }
+
     /// All of the node's chain is committed, and nothing else.
     pub async fn follows(&self) {
         let chain: Vec<String> = self.source.chain().iter().map(ToString::to_string).collect();
