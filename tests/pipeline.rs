@@ -189,3 +189,51 @@ async fn what_cannot_be_reached_at_the_start_is_said_at_once() {
         scene.run(&["run", "--database-url", "postgres://nobody@127.0.0.1:1/x"]).await;
     assert_eq!(code, 4, "{stderr}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stands_by_says_nothing_of_the_pipeline() {
+    let scene = Scene::new("pipeline_bystander", COUNTER, quick(20)).await;
+    scene.succeed(&["migrate"]).await;
+    let _first = scene.start(&["run"]);
+    scene.caught_up().await;
+    let mut second = scene.start(&["run"]);
+    scene.logged("standing by", 1).await;
+    let pid = second.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    assert_eq!(second.wait().await.unwrap().code(), Some(0));
+    assert_eq!(scene.state().await, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_source_is_away_waits_and_is_not_called_stopped() {
+    use debshrew::simulate::{Command, Fault, Misbehaviour};
+    let mut scene = Scene::new("pipeline_waiting", COUNTER, quick(20)).await;
+    scene.toml = scene.toml.replace("poll_interval", "retries = 0\npoll_interval");
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let fault = Fault::Status { code: 500 };
+    let misbehaviour = Misbehaviour { fault, calls: None, method: None, view: None };
+    scene.source.control(Command::Misbehave(misbehaviour)).await.unwrap();
+    let epoch = "select epoch from debshrew.checkpoint";
+    let before: i64 = scene.client.query_one(epoch, &[]).await.unwrap().get(0);
+    // The last of these is followed by a long pause, in which a session that was given up would end.
+    scene.logged("trying again in", 4).await;
+    assert_eq!(scene.state().await, "waiting");
+    let after: i64 = scene.client.query_one(epoch, &[]).await.unwrap().get(0);
+    assert_eq!(before, after, "it became the writer again");
+    scene.source.control(Command::Clear {}).await.unwrap();
+    scene.mine(1).await;
+    scene.caught_up().await;
+    assert_eq!(scene.state().await, "running");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goal_below_the_first_block_is_reached_at_once() {
+    let mut scene = Scene::new("pipeline_until", COUNTER, quick(20)).await;
+    scene.toml = scene.toml.replace("start_height = 0", "start_height = 10");
+    scene.succeed(&["migrate"]).await;
+    let mut running = scene.start(&["run", "--until", "9"]);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running.wait()).await;
+    assert_eq!(ended.expect("it never ends").unwrap().code(), Some(0));
+}

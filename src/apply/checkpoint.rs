@@ -5,6 +5,7 @@ use tokio_postgres::{Client, GenericClient, Row};
 use super::ApplyError;
 use crate::block::{BlockHash, BlockRef, Height};
 use crate::db::DbError;
+use crate::db::lock::Lock;
 
 /// A pipeline's row in `debshrew.pipeline`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,15 +206,37 @@ impl Activity {
     }
 }
 
-/// Says what the pipeline is doing. `since` moves when the state or its reason changes.
-pub async fn report(
-    client: &impl GenericClient,
-    pipeline: i32,
-    activity: Activity,
-    reason: Option<&str>,
-    reason_height: Option<Height>,
-    source_tip: Option<Height>,
-) -> Result<(), ApplyError> {
+/// What is said of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub activity: Activity,
+    pub reason: Option<String>,
+    /// The block that the reason is about.
+    pub reason_height: Option<Height>,
+    /// The source's tip, if it was looked at.
+    pub source_tip: Option<Height>,
+}
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The writer, or who was it last.
+    Writer { epoch: i64 },
+    /// A process that has not become the writer.
+    Bystander,
+}
+
+/// The longest reason that is kept, in characters: a transform has a say in it.
+const LONGEST_REASON: usize = 4000;
+
+/// Says what the pipeline is doing. `since` moves when the state or its reason changes. Of a pipeline that another
+/// process writes nothing is said: that one knows better.
+pub async fn report(client: &Client, pipeline: i32, role: Role, report: &Report) -> Result<(), ApplyError> {
+    let epoch = match role {
+        Role::Writer { epoch } => Some(epoch),
+        Role::Bystander if Lock::Writer(pipeline).is_taken(client).await? => return Ok(()),
+        Role::Bystander => None,
+    };
     client
         .execute(
             "-- apply::checkpoint::report\n\
@@ -223,18 +246,30 @@ pub async fn report(
                                  else a.since end, \
                     source_height = coalesce($5, a.source_height), \
                     source_seen_at = case when $5::int4 is null then a.source_seen_at else clock_timestamp() end \
-              where pipeline_id = $1",
+              where pipeline_id = $1 \
+                and ($6::int8 is null or exists ( \
+                      select from debshrew.checkpoint c where c.pipeline_id = $1 and c.epoch = $6))",
             &[
                 &pipeline,
-                &activity.sql(),
-                &reason,
-                &reason_height.map(Height::to_sql),
-                &source_tip.map(Height::to_sql),
+                &report.activity.sql(),
+                &report.reason.as_deref().map(storable),
+                &report.reason_height.map(Height::to_sql),
+                &report.source_tip.map(Height::to_sql),
+                &epoch,
             ],
         )
         .await
         .map_err(DbError::statement("report the pipeline's state"))?;
     Ok(())
+}
+
+/// PostgreSQL's texts hold no NUL.
+fn storable(reason: &str) -> String {
+    reason
+        .chars()
+        .take(LONGEST_REASON)
+        .map(|character| if character == '\0' { char::REPLACEMENT_CHARACTER } else { character })
+        .collect()
 }
 
 /// A pipeline as people see it: a row of `debshrew.pipelines`, whose columns are described there.

@@ -92,7 +92,8 @@ impl Writer {
         &self.targets
     }
 
-    pub(super) fn epoch(&self) -> i64 {
+    /// Tells this writer from those before and after it.
+    pub fn epoch(&self) -> i64 {
         self.epoch
     }
 

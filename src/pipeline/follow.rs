@@ -13,9 +13,9 @@ use crate::apply::checkpoint::{self, Activity};
 use crate::apply::prune::Pruner;
 use crate::apply::{Cause, Writer};
 use crate::block::{BlockRef, Height};
-use crate::failure::Backoff;
+use crate::failure::{Backoff, Kind};
 use crate::reorg::{Comparison, ForkSearch, Question};
-use crate::source::{Reading, Verdict};
+use crate::source::{Reading, SourceError, Verdict};
 
 /// After the source has moved under a reading, it is left alone until its tip has stood still for this long, or
 /// risen.
@@ -30,6 +30,8 @@ pub(super) struct Follow<'a> {
     reporter: Reporter,
     goal: Goal,
     stop: &'a CancellationToken,
+    /// Begins anew with each success: a block committed, or nothing to do.
+    backoff: &'a mut Backoff,
     cache: Arc<StateCache>,
     pruner: Pruner,
     progress: Progress,
@@ -59,6 +61,7 @@ impl<'a> Follow<'a> {
         reporter: Reporter,
         goal: Goal,
         stop: &'a CancellationToken,
+        backoff: &'a mut Backoff,
     ) -> Follow<'a> {
         let pruner = Pruner::new(pipeline.db.clone(), pipeline.settings.retention);
         Follow {
@@ -67,6 +70,7 @@ impl<'a> Follow<'a> {
             reporter,
             goal,
             stop,
+            backoff,
             cache: Arc::default(),
             pruner,
             progress: Progress::default(),
@@ -75,60 +79,88 @@ impl<'a> Follow<'a> {
         }
     }
 
-    pub(super) async fn run(mut self, backoff: &mut Backoff) -> Result<Ended, PipelineError> {
-        let poll_interval = self.pipeline.timing.poll_interval;
+    pub(super) async fn run(mut self) -> Result<Ended, PipelineError> {
         loop {
-            if self.stop.is_cancelled() {
-                return Ok(Ended::Stopped);
+            match self.turn().await {
+                Ok(Some(ended)) => return Ok(ended),
+                Ok(None) => {}
+                Err(PipelineError::Source(error)) if error.kind() == Kind::Transient => {
+                    self.wait_for_source(&error).await?;
+                }
+                Err(error) => return Err(error),
             }
-            if self.reached(self.checkpoint()) {
-                return Ok(Ended::GoalReached);
+        }
+    }
+
+    /// Looks once where the source stands, and does what follows from that.
+    async fn turn(&mut self) -> Result<Option<Ended>, PipelineError> {
+        let poll_interval = self.pipeline.timing.poll_interval;
+        if self.stop.is_cancelled() {
+            return Ok(Some(Ended::Stopped));
+        }
+        if self.reached() {
+            return Ok(Some(Ended::GoalReached));
+        }
+        let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
+            return Ok(None);
+        };
+        let Some(reading) = opened else {
+            let reason = "the source has no block yet".to_owned();
+            self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+            wait(poll_interval, self.stop).await;
+            return Ok(None);
+        };
+        let reading = Arc::new(reading);
+        let tip = reading.tip().height;
+        let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { return Ok(None) };
+        if !matches!(look, Look::Behind) {
+            self.behind_since = None;
+        }
+        match look {
+            Look::Ahead(to) => {
+                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                self.catch_up(reading, to).await?;
             }
-            let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
-                continue;
-            };
-            let Some(reading) = opened else {
-                let reason = "the source has no block yet".to_owned();
-                self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+            Look::AtTip => {
+                self.backoff.reset();
+                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                if self.goal == Goal::Tip {
+                    return Ok(Some(Ended::GoalReached));
+                }
                 wait(poll_interval, self.stop).await;
-                continue;
-            };
-            backoff.reset();
-            let reading = Arc::new(reading);
-            let tip = reading.tip().height;
-            let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { continue };
-            if !matches!(look, Look::Behind) {
-                self.behind_since = None;
             }
-            match look {
-                Look::Ahead(to) => {
-                    self.reporter.say(Activity::Running, None, Some(tip)).await?;
-                    self.catch_up(reading, to).await?;
-                }
-                Look::AtTip => {
-                    self.reporter.say(Activity::Running, None, Some(tip)).await?;
-                    if self.goal == Goal::Tip {
-                        return Ok(Ended::GoalReached);
-                    }
-                    wait(poll_interval, self.stop).await;
-                }
-                Look::Behind => {
-                    let reason = self.behind(&reading).await?;
+            Look::Behind => {
+                if let Some(reason) = unless_stopped(self.stop, self.behind(&reading)).await? {
                     self.reporter.say(Activity::Waiting, Some(reason), Some(tip)).await?;
                     wait(poll_interval, self.stop).await;
                 }
-                Look::Forked(to) => self.roll_back(to).await?,
-                Look::Moved(how) => self.settle(&how, tip).await?,
             }
+            Look::Forked(to) => self.roll_back(to).await?,
+            Look::Moved(how) => self.settle(&how, tip).await?,
         }
+        Ok(None)
+    }
+
+    /// The database is not what failed, so this stays the writer meanwhile.
+    async fn wait_for_source(&mut self, error: &SourceError) -> Result<(), PipelineError> {
+        // It may hold what blocks wrote that are evaluated again.
+        self.cache.clear();
+        let reason = chain(error);
+        let pause = self.backoff.next_pause();
+        let name = &self.pipeline.name;
+        tracing::warn!(pipeline = name, "{reason}; trying again in {} ms", pause.as_millis());
+        self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+        wait(pause, self.stop).await;
+        Ok(())
     }
 
     fn checkpoint(&self) -> Option<BlockRef> {
         self.writer.checkpoint().block
     }
 
-    fn reached(&self, at: Option<BlockRef>) -> bool {
-        matches!((self.goal, at), (Goal::Until(height), Some(at)) if at.height >= height)
+    /// Whether the goal leaves no block to commit; it may lie below the first one.
+    fn reached(&self) -> bool {
+        matches!(self.goal, Goal::Until(height) if self.next(self.checkpoint()) > height)
     }
 
     /// The first block after `block`.
@@ -223,7 +255,9 @@ impl<'a> Follow<'a> {
                 Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
             let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
-            committed?;
+            if committed? > 0 {
+                self.backoff.reset();
+            }
             if let Some(failure) = failed {
                 self.cache.clear();
                 return self.doubt(failure, tip).await;
@@ -298,7 +332,7 @@ impl<'a> Follow<'a> {
 }
 
 /// Work that only reads may be given up at any moment: `None` when it is to stop.
-async fn unless_stopped<T, E: Into<PipelineError>>(
+pub(super) async fn unless_stopped<T, E: Into<PipelineError>>(
     stop: &CancellationToken,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<Option<T>, PipelineError> {
@@ -335,7 +369,7 @@ impl Ahead<'_> {
     }
 }
 
-/// Commits blocks in order; ends between two when it is to stop.
+/// Commits blocks in order; ends between two when it is to stop. Returns how many it committed.
 async fn commit(
     writer: &mut Writer,
     blocks: Vec<crate::apply::Block>,
@@ -343,10 +377,11 @@ async fn commit(
     cache: &StateCache,
     progress: &mut Progress,
     tip: Height,
-) -> Result<(), PipelineError> {
+) -> Result<usize, PipelineError> {
+    let mut committed = 0;
     for block in blocks {
         if stop.is_cancelled() {
-            return Ok(());
+            break;
         }
         let at = block.at;
         let changes = writer
@@ -355,8 +390,9 @@ async fn commit(
             .map_err(|source| PipelineError::Block { height: at.height, source })?;
         cache.committed(at.height);
         progress.committed(&writer.pipeline().name, at, changes, tip);
+        committed += 1;
     }
-    Ok(())
+    Ok(committed)
 }
 
 /// One line a second at most, however fast blocks are committed.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::checkpoint::{self, Activity};
+use crate::apply::checkpoint::{self, Activity, Report, Role};
 use crate::apply::{ApplyError, Writer};
 use crate::block::Height;
 use crate::config;
@@ -131,9 +131,10 @@ impl Pipeline {
     pub async fn run(&self, goal: Goal, stop: &CancellationToken) -> Result<Ended, PipelineError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         loop {
-            let error = match self.write(goal, stop, &mut backoff).await {
+            let mut role = Role::Bystander;
+            let error = match self.write(goal, stop, &mut backoff, &mut role).await {
                 Ok(ended) => {
-                    self.say(Activity::Stopped, None).await;
+                    self.say(role, Activity::Stopped, None).await;
                     return Ok(ended);
                 }
                 Err(error) => error,
@@ -141,27 +142,30 @@ impl Pipeline {
             let reason = chain(&error);
             if error.kind() == Kind::Permanent {
                 tracing::error!(pipeline = self.name, "halted: {reason}");
-                self.say(Activity::Halted, Some(&error)).await;
+                self.say(role, Activity::Halted, Some(&error)).await;
                 return Err(error);
             }
             let pause = backoff.next_pause();
             tracing::warn!(pipeline = self.name, "{reason}; trying again in {} ms", pause.as_millis());
-            self.say(Activity::Waiting, Some(&error)).await;
+            self.say(role, Activity::Waiting, Some(&error)).await;
             if wait(pause, stop).await == Waited::Stopped {
-                self.say(Activity::Stopped, None).await;
+                self.say(role, Activity::Stopped, None).await;
                 return Ok(Ended::Stopped);
             }
         }
     }
 
-    /// Becomes the writer and follows until something goes wrong. The checkpoint is read anew each time.
+    /// Becomes the writer, as `role` tells then, and follows until something goes wrong. The checkpoint is read
+    /// anew each time.
     async fn write(
         &self,
         goal: Goal,
         stop: &CancellationToken,
         backoff: &mut Backoff,
+        role: &mut Role,
     ) -> Result<Ended, PipelineError> {
         let Some(writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
+        *role = Role::Writer { epoch: writer.epoch() };
         let registered = writer.pipeline();
         let client = self.db.client().await?;
         checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height)
@@ -169,17 +173,19 @@ impl Pipeline {
         drop(client);
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
-        let reporter = Reporter::new(self.db.clone(), registered.clone());
-        follow::Follow::new(self, writer, reporter, goal, stop).run(backoff).await
+        let reporter = Reporter::new(self.db.clone(), registered.clone(), *role);
+        follow::Follow::new(self, writer, reporter, goal, stop, backoff).run().await
     }
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
         let mut said = false;
         while !stop.is_cancelled() {
-            if let Some(writer) = Writer::try_take_over(&self.db, &self.name).await? {
+            // Given up halfway, the connection ends and the lock with it.
+            let taken = follow::unless_stopped(stop, Writer::try_take_over(&self.db, &self.name)).await?;
+            if let Some(Some(writer)) = taken {
                 return Ok(Some(writer));
             }
-            if !said {
+            if !said && taken.is_some() {
                 tracing::info!(pipeline = self.name, "another process writes this pipeline; standing by");
                 said = true;
             }
@@ -189,13 +195,17 @@ impl Pipeline {
     }
 
     /// Best effort: when the database is what failed, the log has it.
-    async fn say(&self, activity: Activity, error: Option<&PipelineError>) {
+    async fn say(&self, role: Role, activity: Activity, error: Option<&PipelineError>) {
         let said = async {
             let client = self.db.client().await?;
             let Some(registered) = checkpoint::find(&**client, &self.name).await? else { return Ok(()) };
-            let reason = error.map(|error| chain(error));
-            let height = error.and_then(PipelineError::height);
-            checkpoint::report(&**client, registered.id, activity, reason.as_deref(), height, None).await
+            let report = Report {
+                activity,
+                reason: error.map(|error| chain(error)),
+                reason_height: error.and_then(PipelineError::height),
+                source_tip: None,
+            };
+            checkpoint::report(&**client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {
             tracing::warn!(pipeline = self.name, "cannot record what the pipeline does: {}", chain(&error));

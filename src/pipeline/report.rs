@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::apply::ApplyError;
-use crate::apply::checkpoint::{self, Activity, Registered};
+use crate::apply::checkpoint::{self, Activity, Registered, Report, Role};
 use crate::block::Height;
 use crate::db::Db;
 
@@ -13,14 +13,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Reporter {
     db: Db,
     pipeline: Registered,
+    role: Role,
     last: Option<(Activity, Option<String>)>,
     source_tip: Option<Height>,
     at: Instant,
 }
 
 impl Reporter {
-    pub(super) fn new(db: Db, pipeline: Registered) -> Reporter {
-        Reporter { db, pipeline, last: None, source_tip: None, at: Instant::now() }
+    pub(super) fn new(db: Db, pipeline: Registered, role: Role) -> Reporter {
+        Reporter { db, pipeline, role, last: None, source_tip: None, at: Instant::now() }
     }
 
     pub(super) async fn say(
@@ -38,7 +39,8 @@ impl Reporter {
             tracing::warn!(pipeline = self.pipeline.name, "waiting: {reason}");
         }
         let client = self.db.client().await?;
-        checkpoint::report(&**client, self.pipeline.id, activity, now.1.as_deref(), None, source_tip).await?;
+        let report = Report { activity, reason: now.1.clone(), reason_height: None, source_tip };
+        checkpoint::report(&**client, self.pipeline.id, self.role, &report).await?;
         (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
         Ok(())
     }

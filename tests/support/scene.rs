@@ -117,6 +117,16 @@ impl Scene {
         self.folder.path().join("log")
     }
 
+    /// Waits until commands that were started have logged this so many times.
+    pub async fn logged(&self, words: &str, times: usize) {
+        let log = async || std::fs::read_to_string(self.log()).unwrap_or_default();
+        until(words, async || log().await.matches(words).count() >= times).await;
+    }
+
+    pub async fn state(&self) -> String {
+        self.client.query_one("select state from debshrew.pipelines", &[]).await.unwrap().get(0)
+    }
+
     pub async fn mine(&self, blocks: u32) -> Status {
         self.source.control(Command::Mine { blocks }).await.unwrap()
     }
