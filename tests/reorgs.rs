@@ -7,7 +7,7 @@ use proptest::prelude::{Strategy, any};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use crate::support::{COUNTER, Scene, quick, until};
+use crate::support::{COUNTER, DEADLINE, Scene, quick, until};
 
 /// Gives a stalled call up soon: the stand-in is held in phases in which calls wait.
 const IMPATIENT: &str = "request_timeout = \"300ms\"\nretries = 1\npoll_interval = \"20ms\"\n";
@@ -56,6 +56,32 @@ async fn held_in_each_misleading_phase_nothing_wrong_is_committed() {
     ] {
         assert!(phases.contains(&phase), "{phase:?} is not among {phases:?}");
     }
+    scene.caught_up().await;
+    scene.follows().await;
+}
+
+/// Views that are wrong for a moment after the height fell, even below the fork, are nothing that a reading could
+/// tell; so after a fall nothing is evaluated at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_does_not_ask_views_right_after_the_tip_fell() {
+    let options = quick(1_500);
+    let timing =
+        Timing { view_lag: Duration::from_millis(40), block: Duration::from_millis(60), ..options.timing };
+    let scene = Scene::new("reorgs_view_lag", COUNTER, Options { timing, ..options }).await;
+    scene.succeed(&["migrate"]).await;
+    let mut running = scene.start(&["run"]);
+    let mut reorganisations = 0;
+    while scene.source.chain().len() > 20 + scene.height().await {
+        scene.reorganise(2, 3).await;
+        scene.settled().await;
+        reorganisations += 1;
+        // A fall can be told from where the tip was when it was looked at before.
+        let looks = scene.source.status().calls("metashrew_height");
+        let more = scene.source.until(|status| status.calls("metashrew_height") > looks + 4);
+        tokio::time::timeout(DEADLINE, more).await.expect("the pipeline looks at the source");
+        assert!(running.try_wait().unwrap().is_none(), "it has ended");
+    }
+    assert!(reorganisations > 3, "{reorganisations}");
     scene.caught_up().await;
     scene.follows().await;
 }

@@ -23,6 +23,8 @@ const MOST_BYTES: usize = 32 << 20;
 
 /// Blocks whose evaluation counts, in order, ready to be committed.
 pub(super) struct Batch {
+    /// Where the source's tip was.
+    pub(super) tip: Height,
     pub(super) blocks: Vec<Block>,
     /// Why the block after them cannot be committed, if it cannot.
     pub(super) failed: Option<Failure>,
@@ -54,7 +56,7 @@ pub(super) async fn evaluate(
     cache: &Arc<StateCache>,
 ) -> Result<Evaluated, PipelineError> {
     let tip = reading.tip().height;
-    let mut batch = Batch { blocks: Vec::new(), failed: None };
+    let mut batch = Batch { tip, blocks: Vec::new(), failed: None };
     let mut logs = Vec::new();
     let mut bytes = 0;
     let mut height = *heights.start();

@@ -35,6 +35,8 @@ pub(super) struct Follow<'a> {
     cache: Arc<StateCache>,
     pruner: Pruner,
     progress: Progress,
+    /// Where the source's tip was at the last look.
+    last_tip: Option<Height>,
     /// Since when the source has stood below the checkpoint.
     behind_since: Option<Instant>,
     /// The block at the source's tip that failed once.
@@ -74,6 +76,7 @@ impl<'a> Follow<'a> {
             cache: Arc::default(),
             pruner,
             progress: Progress::default(),
+            last_tip: None,
             behind_since: None,
             doubted: None,
         }
@@ -112,6 +115,9 @@ impl<'a> Follow<'a> {
         };
         let reading = Arc::new(reading);
         let tip = reading.tip().height;
+        if !self.steady(tip).await? {
+            return Ok(None);
+        }
         let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { return Ok(None) };
         if !matches!(look, Look::Behind) {
             self.behind_since = None;
@@ -139,6 +145,23 @@ impl<'a> Follow<'a> {
             Look::Moved(how) => self.settle(&how, tip).await?,
         }
         Ok(None)
+    }
+
+    /// Whether what the source says now may be the beginning of something. Right after its tip fell, views answer
+    /// wrongly that a reading alone cannot tell, even below the fork; so at the first look, and after a fall, time
+    /// is given for another.
+    async fn steady(&mut self, tip: Height) -> Result<bool, PipelineError> {
+        match self.last_tip.replace(tip) {
+            Some(last) if tip < last => {
+                self.settle(&format!("the tip fell from height {last} to {tip}"), tip).await?;
+                Ok(false)
+            }
+            Some(_) => Ok(true),
+            None => {
+                wait(SETTLE_INTERVAL, self.stop).await;
+                Ok(false)
+            }
+        }
     }
 
     /// The database is not what failed, so this stays the writer meanwhile.
@@ -243,16 +266,22 @@ impl<'a> Follow<'a> {
         let evaluated = batch::evaluate(self.pipeline, reading, first..=to, &targets, &self.cache);
         let mut ready = unless_stopped(self.stop, evaluated).await?;
         while let Some(evaluated) = ready {
-            let Batch { blocks, failed } = match evaluated {
+            let Batch { tip, blocks, failed } = match evaluated {
                 Evaluated::Batch(batch) => batch,
                 Evaluated::Moved(how) => {
                     self.cache.clear();
                     return self.settle(&how, tip).await;
                 }
             };
+            self.last_tip = Some(tip);
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
-            let ahead =
-                Ahead { pipeline: self.pipeline, goal: self.goal, targets: &targets, cache: &self.cache };
+            let ahead = Ahead {
+                pipeline: self.pipeline,
+                goal: self.goal,
+                targets: &targets,
+                cache: &self.cache,
+                tip,
+            };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
             let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
             if committed? > 0 {
@@ -312,8 +341,8 @@ impl<'a> Follow<'a> {
     }
 
     /// Lets the source come to rest: while it reorganises, its views answer wrongly.
-    async fn settle(&self, how: &str, tip: Height) -> Result<(), PipelineError> {
-        tracing::debug!(pipeline = self.pipeline.name, "thrown away what was evaluated: {how}");
+    async fn settle(&mut self, how: &str, tip: Height) -> Result<(), PipelineError> {
+        tracing::debug!(pipeline = self.pipeline.name, "waiting for the source to come to rest: {how}");
         let mut lowest = tip;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
@@ -327,6 +356,7 @@ impl<'a> Follow<'a> {
                 (lowest, since) = (now, Instant::now());
             }
         }
+        self.last_tip = Some(lowest);
         Ok(())
     }
 }
@@ -349,6 +379,8 @@ struct Ahead<'a> {
     goal: Goal,
     targets: &'a Arc<crate::apply::Targets>,
     cache: &'a Arc<StateCache>,
+    /// Where the source's tip was when the batch that is being committed was evaluated.
+    tip: Height,
 }
 
 impl Ahead<'_> {
@@ -356,6 +388,9 @@ impl Ahead<'_> {
     async fn evaluate(&self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
         let Some(parent) = parent else { return Ok(None) };
         let Some(reading) = self.pipeline.source.open().await? else { return Ok(None) };
+        if reading.tip().height < self.tip {
+            return Ok(None);
+        }
         let confirmed = reading.tip().height.get().checked_sub(self.pipeline.settings.confirmations);
         let Some(mut to) = confirmed.and_then(Height::new) else { return Ok(None) };
         if let Goal::Until(height) = self.goal {

@@ -9,7 +9,7 @@ mod scene;
 pub use binary::{Output, debshrew};
 pub use database::{TestDb, database};
 pub use rig::{Rig, at, connect_as, delete, put};
-pub use scene::{COUNTER, Scene, quick, until};
+pub use scene::{COUNTER, DEADLINE, Scene, quick, until};
 
 async fn pipelines(db: &TestDb) -> i64 {
     db.connect().await.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0)

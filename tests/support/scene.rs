@@ -30,7 +30,7 @@ pub fn quick(height: u32) -> Options {
         origin: Origin::Generated { seed: 1, height, transactions: 2 },
         timing: Timing {
             notice: Duration::from_millis(5),
-            view_lag: Duration::from_millis(1),
+            view_lag: Duration::ZERO,
             rollback: Duration::from_millis(5),
             half_done: Duration::from_millis(2),
             block: Duration::from_millis(4),
@@ -158,6 +158,12 @@ impl Scene {
                 _ => self.mine(1).await,
             };
         }
+    }
+
+    /// How many blocks are committed.
+    pub async fn height(&self) -> usize {
+        let sql = "select coalesce(height + 1, 0) from debshrew.pipelines where pipeline = 'counter'";
+        self.client.query_one(sql, &[]).await.unwrap().get::<_, i32>(0) as usize
     }
 
     /// Waits until the node's tip is committed.
