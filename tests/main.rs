@@ -13,6 +13,7 @@ mod crash;
 mod fold;
 mod hostile;
 mod hostile_source;
+mod hostile_transforms;
 mod journals;
 mod ledger;
 mod manual;
