@@ -237,3 +237,24 @@ async fn a_goal_below_the_first_block_is_reached_at_once() {
     let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running.wait()).await;
     assert_eq!(ended.expect("it never ends").unwrap().code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_can_be_moved_until_the_first_block_is_committed() {
+    let mut scene = Scene::new("pipeline_start", COUNTER, quick(20)).await;
+    scene.succeed(&["migrate"]).await;
+    scene.toml = scene.toml.replace("start_height = 0", "start_height = 10");
+    scene.succeed(&["run", "--once"]).await;
+    scene.succeed(&["run", "--once"]).await;
+    let heights = "select min(height), count(*) from counter.seen";
+    let row = scene.client.query_one(heights, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (10, 11));
+
+    scene.toml = scene.toml.replace("start_height = 10", "start_height = 18");
+    let Output { code, stderr, .. } = scene.run(&["run", "--once"]).await;
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("was set up with start_height `10`"), "{stderr}");
+    // What was committed is rolled back by where it began.
+    scene.succeed(&["rollback", "--to", "15", "--yes"]).await;
+    let row = scene.client.query_one(heights, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (10, 6));
+}

@@ -83,6 +83,13 @@ impl Writer {
         &self.pipeline
     }
 
+    /// Takes on what the configuration says of the pipeline, as far as that is safe: its start can move until the
+    /// first block is committed.
+    pub async fn align(&mut self, schema: &str, start_height: Height) -> Result<(), ApplyError> {
+        self.pipeline = checkpoint::align(&*self.client, self.pipeline.clone(), schema, start_height).await?;
+        Ok(())
+    }
+
     /// The last committed block, and how far back the journal reaches.
     pub fn checkpoint(&self) -> Checkpoint {
         self.checkpoint

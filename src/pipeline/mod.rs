@@ -164,16 +164,12 @@ impl Pipeline {
         backoff: &mut Backoff,
         role: &mut Role,
     ) -> Result<Ended, PipelineError> {
-        let Some(writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
+        let Some(mut writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
         *role = Role::Writer { epoch: writer.epoch() };
-        let registered = writer.pipeline();
-        let client = self.db.client().await?;
-        checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height)
-            .await?;
-        drop(client);
+        writer.align(&self.settings.schema, self.settings.start_height).await?;
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
-        let reporter = Reporter::new(self.db.clone(), registered.clone(), *role);
+        let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role);
         follow::Follow::new(self, writer, reporter, goal, stop, backoff).run().await
     }
 
