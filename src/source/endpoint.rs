@@ -191,6 +191,12 @@ impl Endpoint {
         }
     }
 
+    /// It could not say where its tip is, for whatever reason: others are asked before it for a
+    /// while.
+    pub(super) fn distrust(&self) {
+        self.breaker().failed_at = Some(Instant::now());
+    }
+
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
         // Nothing panics while it is held.
         self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
