@@ -145,3 +145,25 @@ async fn a_server_whose_views_fail_is_left_for_another() {
     scene.caught_up().await;
     scene.follows().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_the_source_never_answers_halts_at_its_block_and_not_before() {
+    // Block 30 sends a view more than the server takes.
+    let too_much =
+        COUNTER.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 64)").replace(
+            "(local $count i32) (local $length i32)\n",
+            "(local $count i32) (local $length i32)
+        (if (i32.eq (call $height) (i32.const 30)) (then
+          (i32.store (i32.const 65536) (i32.const 3000000))
+          (drop (call $view (i32.const 100) (i32.const 65536)))))\n",
+        );
+    assert!(too_much.contains("3000000"));
+    let scene = Scene::new("hostile_question", &too_much, quick(60)).await;
+    let output = scene.run(&["run", "--migrate", "--once"]).await;
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    assert_eq!(scene.whole().await.len(), 30);
+    let said = "select state, last_error, last_error_height from debshrew.pipelines";
+    let row = scene.client.query_one(said, &[]).await.unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i32>(2)), ("halted", 30));
+    assert!(row.get::<_, &str>(1).contains("HTTP 413"), "{}", row.get::<_, &str>(1));
+}

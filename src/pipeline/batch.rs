@@ -12,6 +12,7 @@ use super::cache::StateCache;
 use super::{Pipeline, PipelineError};
 use crate::apply::{Block, Journaling, Targets, state};
 use crate::block::{BlockRef, Height};
+use crate::failure::Kind;
 use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
 use crate::source::{Reading, Verdict};
 
@@ -82,6 +83,10 @@ pub(super) async fn evaluate(
             }
             Err(Failed::Transform(source)) => {
                 batch.failed = failure(PipelineError::Transform { height, source })
+            }
+            // What is not cured by asking again is said of this block, and those before it are committed.
+            Err(Failed::Other(error)) if error.kind() == Kind::Permanent => {
+                batch.failed = failure(PipelineError::Question { height, source: error })
             }
             Err(Failed::Other(error)) => return Err(*error),
         }

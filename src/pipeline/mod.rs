@@ -44,6 +44,12 @@ pub enum PipelineError {
         #[source]
         source: ApplyError,
     },
+    #[error("block {height}: what the transform asked for cannot be had")]
+    Question {
+        height: Height,
+        #[source]
+        source: Box<PipelineError>,
+    },
     #[error("the evaluation of block {height} was cut off")]
     CutOff { height: Height },
 }
@@ -60,6 +66,7 @@ impl PipelineError {
             PipelineError::Source(error) => error.kind(),
             PipelineError::Apply(error) | PipelineError::Block { source: error, .. } => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
+            PipelineError::Question { source, .. } => source.kind(),
             PipelineError::CutOff { .. } => Kind::Transient,
         }
     }
@@ -69,6 +76,7 @@ impl PipelineError {
         match self {
             PipelineError::Transform { height, .. }
             | PipelineError::Block { height, .. }
+            | PipelineError::Question { height, .. }
             | PipelineError::CutOff { height } => Some(*height),
             PipelineError::Source(_) | PipelineError::Apply(_) => None,
         }
