@@ -258,3 +258,22 @@ async fn the_start_can_be_moved_until_the_first_block_is_committed() {
     let row = scene.client.query_one(heights, &[]).await.unwrap();
     assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (10, 6));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_it_halted_is_said_whatever_the_transform_wrote() {
+    // PostgreSQL's texts hold no NUL, and a reason is to be read by people.
+    let words = format!("a\\00b{}", "x".repeat(30_000));
+    let wat = format!(
+        r#"(module (import "env" "__stderr" (func $stderr (param i32))) (memory (export "memory") 1)
+            (data (i32.const 0) "\33\75\00\00{words}")
+            (func (export "process_block") (result i32) (call $stderr (i32.const 0)) (i32.const -1)))"#
+    );
+    let scene = Scene::new("pipeline_nul", &wat, quick(5)).await;
+    let Output { code, stderr, .. } = scene.run(&["run", "--migrate", "--once"]).await;
+    assert_eq!(code, 3, "{stderr}");
+    assert_eq!(scene.state().await, "halted");
+    let reason = "select last_error from debshrew.pipelines";
+    let reason: String = scene.client.query_one(reason, &[]).await.unwrap().get(0);
+    assert!(reason.contains("returned -1 (failed); its last words: a\u{fffd}bxxx"), "{reason}");
+    assert!(reason.len() < 5_000, "{} bytes", reason.len());
+}
