@@ -1,6 +1,6 @@
 //! The whole way from a source to rows: catching up, reorganisations, restarts, halting, standing by.
 
-use crate::support::{COUNTER, Output, Scene, debshrew, quick};
+use crate::support::{COUNTER, Output, Scene, debshrew, quick, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_catches_up_follows_a_reorganisation_and_goes_on() {
@@ -169,13 +169,21 @@ async fn a_signal_ends_it_while_the_source_does_not_answer() {
     let stall =
         Misbehaviour { fault: Fault::Stall, calls: None, method: Some("metashrew_view".into()), view: None };
     scene.source.control(Command::Misbehave(stall)).await.unwrap();
-    let mut running = scene.start(&["run"]);
-    scene.source.until(|status| status.waiting > 0).await;
-    let pid = running.id().unwrap().to_string();
-    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    // The source's time limit is 30 s.
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.wait()).await;
-    assert_eq!(ended.expect("it waits for the source").unwrap().code(), Some(0));
+    let ends = async |mut running: tokio::process::Child| {
+        scene.source.until(|status| status.waiting > 0).await;
+        let pid = running.id().unwrap().to_string();
+        assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        // The source's time limit is 30 s.
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.wait()).await;
+        assert_eq!(ended.expect("it waits for the source").unwrap().code(), Some(0));
+    };
+    ends(scene.start(&["run"])).await;
+    // Also at the start, when it looks whether the source can be reached.
+    scene.source.control(Command::Clear {}).await.unwrap();
+    scene.source.until(|status| status.waiting == 0).await;
+    let stall = Misbehaviour { fault: Fault::Stall, calls: None, method: None, view: None };
+    scene.source.control(Command::Misbehave(stall)).await.unwrap();
+    ends(scene.start(&["run"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,4 +284,22 @@ async fn why_it_halted_is_said_whatever_the_transform_wrote() {
     let reason: String = scene.client.query_one(reason, &[]).await.unwrap().get(0);
     assert!(reason.contains("returned -1 (failed); its last words: a\u{fffd}bxxx"), "{reason}");
     assert!(reason.len() < 5_000, "{} bytes", reason.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_other_commands_at_once() {
+    use std::os::unix::process::ExitStatusExt;
+    let scene = Scene::new("pipeline_signal_status", COUNTER, quick(1)).await;
+    scene.succeed(&["migrate"]).await;
+    let mut holder = scene.database.connect().await;
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("lock table debshrew.activity").await.unwrap();
+    let mut status = scene.start(&["status"]);
+    let waits = "select exists (select from pg_stat_activity where application_name = 'debshrew' \
+                 and datname = current_database() and wait_event_type = 'Lock')";
+    until("it waits", async || scene.client.query_one(waits, &[]).await.unwrap().get(0)).await;
+    let pid = status.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), status.wait()).await;
+    assert_eq!(ended.expect("it goes on").unwrap().signal(), Some(2));
 }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use super::error::quoted;
-use super::start::{block_on, chosen, database};
+use super::start::{chosen, database, finish};
 use super::{Error, Globals, height, output};
 use crate::apply::{ApplyError, Cause, Writer};
 use crate::block::Height;
@@ -39,7 +39,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let [(name, _)] = chosen[..] else {
         return Err(Error::WhichPipeline { known: quoted(chosen.iter().map(|(name, _)| *name)) });
     };
-    block_on(async |_| {
+    finish(async {
         let db = database(&config).await?;
         let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
             return Err(ApplyError::Running { pipeline: name.to_owned() }.into());
