@@ -72,7 +72,9 @@ pub(super) async fn evaluate(
                 cache.wrote(height, &state);
                 match targets.resolve(changes, state) {
                     Ok(rows) => {
-                        let deep = tip.blocks_above(height) >= pipeline.settings.retention;
+                        // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
+                        let above = tip.blocks_above(height).saturating_sub(pipeline.settings.confirmations);
+                        let deep = above >= pipeline.settings.retention;
                         let journaling = if deep { Journaling::Skipped } else { Journaling::Kept };
                         batch.blocks.push(Block { at, rows, journaling });
                     }
