@@ -303,3 +303,28 @@ async fn a_signal_ends_other_commands_at_once() {
     let ended = tokio::time::timeout(std::time::Duration::from_secs(10), status.wait()).await;
     assert_eq!(ended.expect("it goes on").unwrap().signal(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_halt_at_a_block_that_it_was_stopped_before() {
+    let failing = COUNTER.replace(
+        "(local $count i32) (local $length i32)\n",
+        "(local $count i32) (local $length i32) (if (i32.eq (call $height) (i32.const 40)) (then unreachable))\n",
+    );
+    assert!(failing.contains("unreachable"));
+    let scene = Scene::new("pipeline_stop_first", &failing, quick(60)).await;
+    scene.succeed(&["migrate"]).await;
+    let mut holder = scene.database.connect().await;
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("lock table debshrew_counter.debshrew_state in share mode").await.unwrap();
+    let mut running = scene.start(&["run"]);
+    scene.held_up().await;
+    let pid = running.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    scene.logged("stopping after the block at hand", 1).await;
+    lock.commit().await.unwrap();
+    assert_eq!(running.wait().await.unwrap().code(), Some(0));
+    assert_eq!(scene.whole().await.len(), 1);
+    assert_eq!(scene.state().await, "stopped");
+    assert_eq!(scene.run(&["run"]).await.code, 3);
+    assert_eq!(scene.whole().await.len(), 40);
+}
