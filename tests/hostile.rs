@@ -3,7 +3,7 @@
 
 use debshrew::change::{Change, Operation, Value};
 
-use crate::support::{Rig, database, delete, put};
+use crate::support::{Rig, connect_as, database, delete, put, until};
 
 const TABLES: &str = "
 create domain percent as integer check (value between 0 and 100);
@@ -213,4 +213,23 @@ async fn a_block_of_a_hundred_thousand_changes_is_applied_and_rolled_back() {
     assert_eq!(rig.rows("t").await.len(), 100_000);
     rig.roll_back(0).await.unwrap();
     assert_eq!(rig.everything().await, before);
+}
+
+#[tokio::test]
+async fn the_writer_outlives_a_time_limit_for_idle_sessions() {
+    let test = database("hostile_idle").await;
+    let mut rig = Rig::up(&test, "idle", "create table t (id integer primary key)").await;
+    rig.client
+        .batch_execute(
+            "do $$ begin execute format('alter database %I set idle_session_timeout = 500', current_database()); \
+             end $$",
+        )
+        .await
+        .unwrap();
+    rig.db = connect_as(&test.dsn);
+    rig.commit(0, vec![put("t", r#"{"id": 0}"#)]).await;
+    // A session that began later and has the limit.
+    let other = test.connect().await;
+    until("an idle session is ended", async || other.is_closed()).await;
+    rig.commit(1, vec![put("t", r#"{"id": 1}"#)]).await;
 }

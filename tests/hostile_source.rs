@@ -4,7 +4,7 @@
 use debshrew::simulate::{Command, Fault, Misbehaviour, Simulator};
 use serde_json::json;
 
-use crate::support::{COUNTER, Scene, quick, until};
+use crate::support::{COUNTER, Scene, debshrew, quick, until};
 
 /// Short time limits and few retries, so that each misbehaviour is met by all of them.
 const IMPATIENT: &str =
@@ -143,5 +143,45 @@ async fn a_server_whose_views_fail_is_left_for_another() {
     drop(other);
     scene.mine(5).await;
     scene.caught_up().await;
+    scene.follows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_the_source_never_answers_halts_at_its_block_and_not_before() {
+    // Block 30 sends a view more than the server takes.
+    let too_much =
+        COUNTER.replace("(memory (export \"memory\") 2)", "(memory (export \"memory\") 64)").replace(
+            "(local $count i32) (local $length i32)\n",
+            "(local $count i32) (local $length i32)
+        (if (i32.eq (call $height) (i32.const 30)) (then
+          (i32.store (i32.const 65536) (i32.const 3000000))
+          (drop (call $view (i32.const 100) (i32.const 65536)))))\n",
+        );
+    assert!(too_much.contains("3000000"));
+    let scene = Scene::new("hostile_question", &too_much, quick(60)).await;
+    let output = scene.run(&["run", "--migrate", "--once"]).await;
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    assert_eq!(scene.whole().await.len(), 30);
+    let said = "select state, last_error, last_error_height from debshrew.pipelines";
+    let row = scene.client.query_one(said, &[]).await.unwrap();
+    assert_eq!((row.get::<_, &str>(0), row.get::<_, i32>(2)), ("halted", 30));
+    assert!(row.get::<_, &str>(1).contains("HTTP 413"), "{}", row.get::<_, &str>(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_of_the_environment_is_used_and_can_be_left_out() {
+    let scene = Scene::new("hostile_proxy", COUNTER, quick(5)).await;
+    let run = async |no_proxy: &'static str| {
+        let command = debshrew(&["run", "--migrate", "--once"])
+            .file(&scene.toml)
+            .variable("HTTP_PROXY", "http://user:sesame@127.0.0.1:1")
+            .variable("NO_PROXY", no_proxy)
+            .variable("DEBSHREW__SOURCE__RETRIES", "0");
+        tokio::task::spawn_blocking(move || command.run()).await.unwrap()
+    };
+    let output = run("").await;
+    assert_eq!(output.code, 4, "{}", output.stderr);
+    assert!(!output.stderr.contains("sesame"), "{}", output.stderr);
+    assert_eq!(run("127.0.0.1").await.code, 0);
     scene.follows().await;
 }

@@ -1,6 +1,6 @@
 //! The whole way from a source to rows: catching up, reorganisations, restarts, halting, standing by.
 
-use crate::support::{COUNTER, Output, Scene, debshrew, quick};
+use crate::support::{COUNTER, Output, Scene, debshrew, quick, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_catches_up_follows_a_reorganisation_and_goes_on() {
@@ -169,13 +169,21 @@ async fn a_signal_ends_it_while_the_source_does_not_answer() {
     let stall =
         Misbehaviour { fault: Fault::Stall, calls: None, method: Some("metashrew_view".into()), view: None };
     scene.source.control(Command::Misbehave(stall)).await.unwrap();
-    let mut running = scene.start(&["run"]);
-    scene.source.until(|status| status.waiting > 0).await;
-    let pid = running.id().unwrap().to_string();
-    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    // The source's time limit is 30 s.
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.wait()).await;
-    assert_eq!(ended.expect("it waits for the source").unwrap().code(), Some(0));
+    let ends = async |mut running: tokio::process::Child| {
+        scene.source.until(|status| status.waiting > 0).await;
+        let pid = running.id().unwrap().to_string();
+        assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        // The source's time limit is 30 s.
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(10), running.wait()).await;
+        assert_eq!(ended.expect("it waits for the source").unwrap().code(), Some(0));
+    };
+    ends(scene.start(&["run"])).await;
+    // Also at the start, when it looks whether the source can be reached.
+    scene.source.control(Command::Clear {}).await.unwrap();
+    scene.source.until(|status| status.waiting == 0).await;
+    let stall = Misbehaviour { fault: Fault::Stall, calls: None, method: None, view: None };
+    scene.source.control(Command::Misbehave(stall)).await.unwrap();
+    ends(scene.start(&["run"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,4 +244,87 @@ async fn a_goal_below_the_first_block_is_reached_at_once() {
     let mut running = scene.start(&["run", "--until", "9"]);
     let ended = tokio::time::timeout(std::time::Duration::from_secs(30), running.wait()).await;
     assert_eq!(ended.expect("it never ends").unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_start_can_be_moved_until_the_first_block_is_committed() {
+    let mut scene = Scene::new("pipeline_start", COUNTER, quick(20)).await;
+    scene.succeed(&["migrate"]).await;
+    scene.toml = scene.toml.replace("start_height = 0", "start_height = 10");
+    scene.succeed(&["run", "--once"]).await;
+    scene.succeed(&["run", "--once"]).await;
+    let heights = "select min(height), count(*) from counter.seen";
+    let row = scene.client.query_one(heights, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (10, 11));
+
+    scene.toml = scene.toml.replace("start_height = 10", "start_height = 18");
+    let Output { code, stderr, .. } = scene.run(&["run", "--once"]).await;
+    assert_eq!(code, 3, "{stderr}");
+    assert!(stderr.contains("was set up with start_height `10`"), "{stderr}");
+    // What was committed is rolled back by where it began.
+    scene.succeed(&["rollback", "--to", "15", "--yes"]).await;
+    let row = scene.client.query_one(heights, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, i64>(1)), (10, 6));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_it_halted_is_said_whatever_the_transform_wrote() {
+    // PostgreSQL's texts hold no NUL, and a reason is to be read by people.
+    let words = format!("a\\00b{}", "x".repeat(30_000));
+    let wat = format!(
+        r#"(module (import "env" "__stderr" (func $stderr (param i32))) (memory (export "memory") 1)
+            (data (i32.const 0) "\33\75\00\00{words}")
+            (func (export "process_block") (result i32) (call $stderr (i32.const 0)) (i32.const -1)))"#
+    );
+    let scene = Scene::new("pipeline_nul", &wat, quick(5)).await;
+    let Output { code, stderr, .. } = scene.run(&["run", "--migrate", "--once"]).await;
+    assert_eq!(code, 3, "{stderr}");
+    assert_eq!(scene.state().await, "halted");
+    let reason = "select last_error from debshrew.pipelines";
+    let reason: String = scene.client.query_one(reason, &[]).await.unwrap().get(0);
+    assert!(reason.contains("returned -1 (failed); its last words: a\u{fffd}bxxx"), "{reason}");
+    assert!(reason.len() < 5_000, "{} bytes", reason.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_other_commands_at_once() {
+    use std::os::unix::process::ExitStatusExt;
+    let scene = Scene::new("pipeline_signal_status", COUNTER, quick(1)).await;
+    scene.succeed(&["migrate"]).await;
+    let mut holder = scene.database.connect().await;
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("lock table debshrew.activity").await.unwrap();
+    let mut status = scene.start(&["status"]);
+    let waits = "select exists (select from pg_stat_activity where application_name = 'debshrew' \
+                 and datname = current_database() and wait_event_type = 'Lock')";
+    until("it waits", async || scene.client.query_one(waits, &[]).await.unwrap().get(0)).await;
+    let pid = status.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-INT", &pid]).status().await.unwrap().success());
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(10), status.wait()).await;
+    assert_eq!(ended.expect("it goes on").unwrap().signal(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_not_halt_at_a_block_that_it_was_stopped_before() {
+    let failing = COUNTER.replace(
+        "(local $count i32) (local $length i32)\n",
+        "(local $count i32) (local $length i32) (if (i32.eq (call $height) (i32.const 40)) (then unreachable))\n",
+    );
+    assert!(failing.contains("unreachable"));
+    let scene = Scene::new("pipeline_stop_first", &failing, quick(60)).await;
+    scene.succeed(&["migrate"]).await;
+    let mut holder = scene.database.connect().await;
+    let lock = holder.transaction().await.unwrap();
+    lock.batch_execute("lock table debshrew_counter.debshrew_state in share mode").await.unwrap();
+    let mut running = scene.start(&["run"]);
+    scene.held_up().await;
+    let pid = running.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    scene.logged("stopping after the block at hand", 1).await;
+    lock.commit().await.unwrap();
+    assert_eq!(running.wait().await.unwrap().code(), Some(0));
+    assert_eq!(scene.whole().await.len(), 1);
+    assert_eq!(scene.state().await, "stopped");
+    assert_eq!(scene.run(&["run"]).await.code, 3);
+    assert_eq!(scene.whole().await.len(), 40);
 }

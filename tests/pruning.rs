@@ -7,7 +7,7 @@ use debshrew::apply::{ApplyError, Block, Cause, Journaling};
 use debshrew::block::Height;
 use debshrew::change::Change;
 
-use crate::support::{Rig, at, connect_as, database, delete, put};
+use crate::support::{COUNTER, Rig, Scene, at, connect_as, database, delete, put, quick};
 
 const RETENTION: u32 = 10;
 
@@ -76,4 +76,16 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
     assert_eq!(rig.everything().await, states[9]);
     let state = debshrew::apply::state::read(&rig.client, "skipped", &[1]).await.unwrap();
     assert_eq!(state, Some(vec![9]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_counts_from_the_checkpoint_however_far_that_is_below_the_tip() {
+    let mut scene = Scene::new("pruning_confirmations", COUNTER, quick(100)).await;
+    scene.toml.push_str("confirmations = 20\nretention = 10\n");
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    let row = "select height, rollback_floor from debshrew.pipelines";
+    let row = scene.client.query_one(row, &[]).await.unwrap();
+    assert_eq!((row.get::<_, i32>(0), row.get::<_, Option<i32>>(1)), (80, Some(70)));
+    scene.succeed(&["rollback", "--to", "70", "--yes"]).await;
+    assert_eq!(scene.whole().await.len(), 71);
 }

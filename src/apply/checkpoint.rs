@@ -86,15 +86,7 @@ pub async fn register(
 ) -> Result<Registered, ApplyError> {
     let failed = || DbError::statement(format!("register pipeline `{name}`"));
     if let Some(found) = find(client, name).await? {
-        check_unchanged(client, &found, schema, start_height).await?;
-        client
-            .execute(
-                "-- apply::checkpoint::register\nupdate debshrew.pipeline set start_height = $2 where pipeline_id = $1",
-                &[&found.id, &start_height.to_sql()],
-            )
-            .await
-            .map_err(failed())?;
-        return Ok(Registered { start_height, ..found });
+        return align(client, found, schema, start_height).await;
     }
     let row = client
         .query_one(
@@ -117,13 +109,14 @@ pub async fn register(
     Ok(Registered { id, name: name.to_owned(), schema: schema.to_owned(), start_height })
 }
 
-/// Refuses a configuration that contradicts what has been committed under another one.
-pub async fn check_unchanged(
+/// Brings what is registered in line with the configuration; refuses one that contradicts what has been committed
+/// under another.
+pub(super) async fn align(
     client: &impl GenericClient,
-    found: &Registered,
+    found: Registered,
     schema: &str,
     start_height: Height,
-) -> Result<(), ApplyError> {
+) -> Result<Registered, ApplyError> {
     let contradicts = |key: &'static str, was: String, is: String| ApplyError::Contradiction {
         pipeline: found.name.clone(),
         key,
@@ -133,10 +126,20 @@ pub async fn check_unchanged(
     if found.schema != schema {
         return Err(contradicts("schema", found.schema.clone(), schema.to_owned()));
     }
-    if found.start_height != start_height && checkpoint(client, found.id).await?.block.is_some() {
+    if found.start_height == start_height {
+        return Ok(found);
+    }
+    if checkpoint(client, found.id).await?.block.is_some() {
         return Err(contradicts("start_height", found.start_height.to_string(), start_height.to_string()));
     }
-    Ok(())
+    client
+        .execute(
+            "-- apply::checkpoint::align\nupdate debshrew.pipeline set start_height = $2 where pipeline_id = $1",
+            &[&found.id, &start_height.to_sql()],
+        )
+        .await
+        .map_err(DbError::statement("move the pipeline's start"))?;
+    Ok(Registered { start_height, ..found })
 }
 
 /// Where the pipeline stands now.

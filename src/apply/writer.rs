@@ -83,6 +83,13 @@ impl Writer {
         &self.pipeline
     }
 
+    /// Takes on what the configuration says of the pipeline, as far as that is safe: its start can move until the
+    /// first block is committed.
+    pub async fn align(&mut self, schema: &str, start_height: Height) -> Result<(), ApplyError> {
+        self.pipeline = checkpoint::align(&*self.client, self.pipeline.clone(), schema, start_height).await?;
+        Ok(())
+    }
+
     /// The last committed block, and how far back the journal reaches.
     pub fn checkpoint(&self) -> Checkpoint {
         self.checkpoint
@@ -307,8 +314,8 @@ struct Advance {
 
 const ADVANCE: &str = "-- apply::writer::advance\nselect debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8)";
 
-/// Whatever the role's or the database's settings are: what a value's text means is the same everywhere, and no
-/// block is too long.
+/// Whatever the role's or the database's settings are: what a value's text means is the same everywhere, no block
+/// is too long, and no pause between two. (Not every version of PostgreSQL has each of those time limits.)
 async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), ApplyError> {
     // A plan made while a table is small would scan it for ever; compiling plans of this size costs more than
     // running them.
@@ -318,8 +325,10 @@ async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), A
          set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';\n\
          set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on;\n\
          set standard_conforming_strings = on; set transform_null_equals = off;\n\
-         set default_transaction_isolation = 'read committed'; set statement_timeout = 0;\n\
-         set idle_in_transaction_session_timeout = '60s'; set search_path = {}; set application_name = {}",
+         set default_transaction_isolation = 'read committed';\n\
+         set idle_in_transaction_session_timeout = '60s'; set search_path = {}; set application_name = {};\n\
+         select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
+          where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout')",
         quote(&pipeline.schema),
         quote(&format!("debshrew/{}", pipeline.name)),
     );

@@ -1,7 +1,7 @@
 //! `debshrew check`
 
 use super::error::quoted;
-use super::start::{block_on, chosen, database, transform};
+use super::start::{chosen, database, finish, transform};
 use super::{Error, Globals, migrate, output};
 use crate::apply::ApplyError;
 use crate::apply::setup::{self, Mode};
@@ -41,7 +41,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
             Err(error) => findings.bad(&format!("transform of `{name}`"), &error),
         }
     }
-    block_on(async |_| {
+    finish(async {
         match source(&config).await {
             Ok(tip) => findings.good("source", tip),
             Err(error) => findings.bad("source", &error),

@@ -1,6 +1,6 @@
 //! `debshrew migrate`
 
-use super::start::{block_on, chosen, database};
+use super::start::{chosen, database, finish};
 use super::{Error, Globals, output};
 use crate::apply::setup::{self, Mode, Report, Wanted};
 use crate::config::{self, Config};
@@ -37,7 +37,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let pipelines = chosen(&config, &[])?;
     let mut readers = config.database.read_roles.clone();
     readers.extend(args.grant_read.iter().cloned());
-    block_on(async |_| {
+    finish(async {
         let db = database(&config).await?;
         if args.status {
             return status(&pipelines, &db).await;

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use super::error::quoted;
-use super::start::{block_on, chosen, database};
+use super::start::{chosen, database, finish};
 use super::{Error, Globals, height, output};
 use crate::apply::{ApplyError, Cause, Writer};
 use crate::block::Height;
@@ -36,16 +36,17 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     config.check_database()?;
     config.check_pipelines()?;
     let chosen = chosen(&config, args.pipeline.as_slice())?;
-    let [(name, settings)] = chosen[..] else {
+    let [(name, _)] = chosen[..] else {
         return Err(Error::WhichPipeline { known: quoted(chosen.iter().map(|(name, _)| *name)) });
     };
-    // Below the start there is only the state before the first block.
-    let to = Some(args.to).filter(|to| *to >= settings.start_height);
-    block_on(async |_| {
+    finish(async {
         let db = database(&config).await?;
         let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
             return Err(ApplyError::Running { pipeline: name.to_owned() }.into());
         };
+        // Below the start there is only the state before the first block. The database knows where that was; the
+        // configuration may have been changed since.
+        let to = Some(args.to).filter(|to| *to >= writer.pipeline().start_height);
         let Some(from) = writer.checkpoint().block.filter(|block| Some(block.height) > to) else {
             return output::print(&format!(
                 "nothing to do: pipeline `{name}` has no block above {}",

@@ -7,7 +7,7 @@ use super::start::{block_on, chosen, database, transform};
 use super::{Error, Globals, height, migrate};
 use crate::apply::setup;
 use crate::block::Height;
-use crate::config;
+use crate::config::{self, Config};
 use crate::db::Db;
 use crate::pipeline::{Goal, Pipeline, Timing};
 use crate::source::Source;
@@ -49,40 +49,44 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         (None, true) => Goal::Tip,
         (None, false) => Goal::Follow,
     };
-    block_on(async |stop| {
-        let db = database(&config).await?;
-        let source = Source::new(&config.source)?;
-        // A wrong address is said at once; later on, the same failure is waited for.
-        source.tip().await.map_err(Error::SourceUnreachable)?;
-        if args.migrate {
-            migrate::apply(&config, &pipelines, &db).await?;
-        } else {
-            refuse_pending(&pipelines, &db).await?;
-        }
-        let mut transforms = Vec::new();
-        for (name, settings) in &pipelines {
-            transforms.push(transform(name, settings)?);
-        }
-        let timing =
-            Timing { poll_interval: config.source.poll_interval, wedge_timeout: config.source.wedge_timeout };
-        let pipelines = pipelines.iter().zip(transforms).map(|((name, settings), transform)| Pipeline {
+    block_on(async |stop| match stop.run_until_cancelled(prepare(&config, &pipelines, args)).await {
+        Some(pipelines) => all(pipelines?, goal, &stop).await,
+        None => Ok(()),
+    })
+}
+
+/// Reaches for all that is needed before the first block.
+async fn prepare(
+    config: &Config,
+    pipelines: &[(&str, &config::Pipeline)],
+    args: &Args,
+) -> Result<Vec<Pipeline>, Error> {
+    let db = database(config).await?;
+    let source = Source::new(&config.source)?;
+    // A wrong address is said at once; later on, the same failure is waited for.
+    source.tip().await.map_err(Error::SourceUnreachable)?;
+    if args.migrate {
+        migrate::apply(config, pipelines, &db).await?;
+    } else {
+        refuse_pending(pipelines, &db).await?;
+    }
+    let timing =
+        Timing { poll_interval: config.source.poll_interval, wedge_timeout: config.source.wedge_timeout };
+    let ready = pipelines.iter().map(|(name, settings)| {
+        Ok(Pipeline {
             name: (*name).to_owned(),
             settings: (*settings).clone(),
             timing,
             db: db.clone(),
             source: source.clone(),
-            transform,
-        });
-        all(pipelines, goal, &stop).await
-    })
+            transform: transform(name, settings)?,
+        })
+    });
+    ready.collect()
 }
 
 /// Runs each pipeline by itself: one that halts does not stop the others.
-async fn all(
-    pipelines: impl Iterator<Item = Pipeline>,
-    goal: Goal,
-    stop: &CancellationToken,
-) -> Result<(), Error> {
+async fn all(pipelines: Vec<Pipeline>, goal: Goal, stop: &CancellationToken) -> Result<(), Error> {
     let mut running = JoinSet::new();
     for pipeline in pipelines {
         let stop = stop.clone();

@@ -18,13 +18,19 @@ pub fn block_on<T, F>(work: impl FnOnce(CancellationToken) -> F) -> Result<T, Er
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
-    let result = runtime.block_on(async {
+    finish(async {
         let stop = CancellationToken::new();
         let signals = Signals::listen()?;
         tokio::spawn(signals.cancel(stop.clone()));
         work(stop).await
-    });
+    })
+}
+
+/// Runs `work` to its end on a multi-threaded runtime. A signal ends the process at once, as it does with programs
+/// that do not listen to it: for work whose every effect is one transaction.
+pub fn finish<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
+    let result = runtime.block_on(work);
     // An evaluation that is under way on another thread has no one left to read its result.
     runtime.shutdown_background();
     result

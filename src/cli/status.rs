@@ -1,6 +1,6 @@
 //! `debshrew status`
 
-use super::start::{block_on, database};
+use super::start::{database, finish};
 use super::{Error, Globals, output};
 use crate::apply::checkpoint::{self, Overview};
 
@@ -24,7 +24,7 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let config = globals.begin()?;
     config.check_database()?;
-    let pipelines = block_on(async |_| {
+    let pipelines = finish(async {
         let db = database(&config).await?;
         Ok(checkpoint::overview(&**db.client().await?).await?)
     })?;

@@ -69,7 +69,7 @@ fn value_length(text: &str) -> Option<usize> {
 
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.contains("password") || name.contains("token") || name.contains("secret")
+    ["password", "token", "secret", "key"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -88,6 +88,7 @@ mod tests {
                 "postgres://h/d?user=u&password=***&sslmode=require",
             ),
             ("http://u:pw@h:8080/a", "http://u:***@h:8080/a"),
+            ("https://[::1]:8080/a?x=1&apikey=sesame", "https://[::1]:8080/a?x=1&apikey=***"),
             ("host=h user=u password=pw dbname=d", "host=h user=u password=*** dbname=d"),
             (r"host=h password='a b\' c' user=u", "host=h password=*** user=u"),
             ("password = pw host = h", "password=*** host=h"),

@@ -12,6 +12,7 @@ use super::cache::StateCache;
 use super::{Pipeline, PipelineError};
 use crate::apply::{Block, Journaling, Targets, state};
 use crate::block::{BlockRef, Height};
+use crate::failure::Kind;
 use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
 use crate::source::{Reading, Verdict};
 
@@ -73,7 +74,9 @@ pub(super) async fn evaluate(
                 cache.wrote(height, &state);
                 match targets.resolve(changes, state) {
                     Ok(rows) => {
-                        let deep = tip.blocks_above(height) >= pipeline.settings.retention;
+                        // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
+                        let above = tip.blocks_above(height).saturating_sub(pipeline.settings.confirmations);
+                        let deep = above >= pipeline.settings.retention;
                         let journaling = if deep { Journaling::Skipped } else { Journaling::Kept };
                         batch.blocks.push(Block { at, rows, journaling });
                     }
@@ -84,6 +87,10 @@ pub(super) async fn evaluate(
             }
             Err(Failed::Transform(source)) => {
                 batch.failed = failure(PipelineError::Transform { height, source })
+            }
+            // What is not cured by asking again is said of this block, and those before it are committed.
+            Err(Failed::Other(error)) if error.kind() == Kind::Permanent => {
+                batch.failed = failure(PipelineError::Question { height, source: error })
             }
             Err(Failed::Other(error)) => return Err(*error),
         }

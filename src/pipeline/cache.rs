@@ -34,10 +34,10 @@ impl StateCache {
         self.lock().entries.get(key).map(|(value, _)| value.clone())
     }
 
-    /// Remembers what the database holds, unless a later write is known.
+    /// Remembers what the database holds, unless a later write is known or much is remembered already.
     pub(super) fn read(&self, key: &[u8], value: Option<&Vec<u8>>) {
         let mut entries = self.lock();
-        if !entries.entries.contains_key(key) {
+        if entries.bytes < MOST_BYTES && !entries.entries.contains_key(key) {
             entries.insert(key.to_vec(), value.cloned(), None);
         }
     }
@@ -86,6 +86,17 @@ fn size(key: &[u8], value: Option<&[u8]>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_read_and_never_committed_does_not_add_up() {
+        let cache = StateCache::default();
+        let value = vec![0; 1 << 20];
+        for key in 0..100u8 {
+            cache.read(&[key], Some(&value));
+        }
+        assert!(cache.lock().bytes <= MOST_BYTES + value.len() + 2 * ENTRY_BYTES);
+        assert!(cache.get(&[0]).is_some());
+    }
 
     #[test]
     fn a_write_that_is_not_committed_outlives_what_the_database_holds() {

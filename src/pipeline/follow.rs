@@ -287,6 +287,10 @@ impl<'a> Follow<'a> {
             if committed? > 0 {
                 self.backoff.reset();
             }
+            if self.stop.is_cancelled() {
+                // Of the blocks before one that failed, some may be left to commit.
+                return Ok(());
+            }
             if let Some(failure) = failed {
                 self.cache.clear();
                 return self.doubt(failure, tip).await;

@@ -44,6 +44,12 @@ pub enum PipelineError {
         #[source]
         source: ApplyError,
     },
+    #[error("block {height}: what the transform asked for cannot be had")]
+    Question {
+        height: Height,
+        #[source]
+        source: Box<PipelineError>,
+    },
     #[error("the evaluation of block {height} was cut off")]
     CutOff { height: Height },
 }
@@ -60,6 +66,7 @@ impl PipelineError {
             PipelineError::Source(error) => error.kind(),
             PipelineError::Apply(error) | PipelineError::Block { source: error, .. } => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
+            PipelineError::Question { source, .. } => source.kind(),
             PipelineError::CutOff { .. } => Kind::Transient,
         }
     }
@@ -69,6 +76,7 @@ impl PipelineError {
         match self {
             PipelineError::Transform { height, .. }
             | PipelineError::Block { height, .. }
+            | PipelineError::Question { height, .. }
             | PipelineError::CutOff { height } => Some(*height),
             PipelineError::Source(_) | PipelineError::Apply(_) => None,
         }
@@ -164,16 +172,12 @@ impl Pipeline {
         backoff: &mut Backoff,
         role: &mut Role,
     ) -> Result<Ended, PipelineError> {
-        let Some(writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
+        let Some(mut writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
         *role = Role::Writer { epoch: writer.epoch() };
-        let registered = writer.pipeline();
-        let client = self.db.client().await?;
-        checkpoint::check_unchanged(&**client, registered, &self.settings.schema, self.settings.start_height)
-            .await?;
-        drop(client);
+        writer.align(&self.settings.schema, self.settings.start_height).await?;
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
-        let reporter = Reporter::new(self.db.clone(), registered.clone(), *role);
+        let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role);
         follow::Follow::new(self, writer, reporter, goal, stop, backoff).run().await
     }
 

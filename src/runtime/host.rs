@@ -141,7 +141,11 @@ pub(super) struct Host {
     calls: u32,
 }
 
-/// Kept up to a number of bytes; what is written beyond is counted.
+/// What keeping a write of the state takes beside its bytes, roughly: many short ones must not add up unseen.
+const ENTRY_BYTES: usize = 64;
+
+/// Kept up to a number of bytes; that something was written beyond is noted. Empty lines would cost nothing and
+/// are not kept.
 #[derive(Default)]
 pub(super) struct Log {
     pub(super) lines: Vec<LogLine>,
@@ -152,6 +156,9 @@ pub(super) struct Log {
 impl Log {
     fn write(&mut self, stream: Stream, bytes: &[u8], most: usize) {
         let room = most.saturating_sub(self.bytes);
+        if bytes.is_empty() {
+            return;
+        }
         if bytes.len() > room {
             if !self.cut {
                 let text =
@@ -223,6 +230,12 @@ impl Host {
         Ok(length)
     }
 
+    /// There is no result: nothing of an earlier one may be taken for it.
+    fn withdraw(&mut self, answer: i32) -> i32 {
+        self.pending = Vec::new();
+        answer
+    }
+
     /// Takes in what was asked for; gives what the import returns.
     pub(super) fn answered(&mut self, asked: Asked, answer: Answer) -> Result<i32, Stopped> {
         match (asked, answer) {
@@ -230,11 +243,14 @@ impl Host {
             (Asked::View { name, .. }, Answer::View(Err(failure))) => {
                 let text = format!("view `{name}` failed: {failure}");
                 self.log.write(Stream::Stderr, text.as_bytes(), self.limits.log_bytes);
-                Ok(-1)
+                Ok(self.withdraw(-1))
             }
             (Asked::GetState { key }, Answer::State(value)) => {
                 self.existed.insert(key, value.is_some());
-                value.map_or(Ok(0), |value| self.offer(value))
+                match value {
+                    Some(value) => self.offer(value),
+                    None => Ok(self.withdraw(0)),
+                }
             }
             (Asked::DeleteState { key }, Answer::State(value)) => {
                 self.state.insert(key, None);
@@ -325,13 +341,15 @@ fn load(mut caller: Caller<'_, Host>, pointer: i32) -> HostResult<()> {
 
 fn get_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
     let key = take(&mut caller, "__get_state", key)?;
+    let own = caller.data().state.get(&key).and_then(Option::as_ref).map_or(0, Vec::len);
+    spend_fuel(&mut caller, own)?;
     let host = caller.data_mut();
     match host.state.get(&key) {
         Some(Some(value)) => {
             let value = value.clone();
             Ok(host.offer(value)?)
         }
-        Some(None) => Ok(0),
+        Some(None) => Ok(host.withdraw(0)),
         None => {
             host.spend_call()?;
             host.spend_output(key.len())?;
@@ -344,7 +362,7 @@ fn set_state(mut caller: Caller<'_, Host>, key: i32, value: i32) -> HostResult<i
     let key = take(&mut caller, "__set_state", key)?;
     let value = take(&mut caller, "__set_state", value)?;
     let host = caller.data_mut();
-    host.spend_output(key.len() + value.len())?;
+    host.spend_output(key.len() + value.len() + ENTRY_BYTES)?;
     host.state.insert(key, Some(value));
     Ok(1)
 }
@@ -352,7 +370,7 @@ fn set_state(mut caller: Caller<'_, Host>, key: i32, value: i32) -> HostResult<i
 fn delete_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
     let key = take(&mut caller, "__delete_state", key)?;
     let host = caller.data_mut();
-    host.spend_output(key.len())?;
+    host.spend_output(key.len() + ENTRY_BYTES)?;
     if let Some(value) = host.state.get_mut(&key) {
         return Ok(value.take().is_some().into());
     }

@@ -106,6 +106,8 @@ impl Transform {
     ) -> Result<Transform, RuntimeError> {
         let mut config = Config::default();
         config.consume_fuel(true);
+        // Pointers are into the one memory; several would be refused at the first block only.
+        config.wasm_multi_memory(false);
         let engine = Engine::new(&config);
         let invalid = |source| RuntimeError::Invalid { name: name.to_owned(), source };
         let module = Module::new(&engine, wasm).map_err(invalid)?;
@@ -218,6 +220,11 @@ fn explain(store: &Store<Host>, error: wasmi::Error) -> RuntimeError {
         return RuntimeError::Limit { limit, allowed };
     }
     let last_words = host.last_words();
+    if error.downcast_ref::<Asked>().is_some() {
+        // Only a call of `process_block` can be suspended.
+        let problem = "it asked for a view or for its state in its start function; only `process_block` may";
+        return RuntimeError::Misuse(problem.into());
+    }
     match error.downcast_ref::<Stopped>() {
         Some(stopped) => stopped.clone().into(),
         None => RuntimeError::Trap { last_words, source: error },

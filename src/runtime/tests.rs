@@ -269,3 +269,75 @@ fn an_unknown_import_traps_when_it_is_called_if_so_configured() {
     let error = transform.begin(at()).map(drop).unwrap_err();
     assert_eq!(error.to_string(), "it called the unknown import `__wbindgen_placeholder__.f`");
 }
+
+#[test]
+fn lines_and_writes_that_hold_nothing_take_no_room_unseen() {
+    // 10,000 empty lines and two others.
+    let body = "(local $i i32) (call $stderr (i32.const 1024))
+        (loop $l (call $stderr (i32.const 2000)) (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br_if $l (i32.lt_u (local.get $i) (i32.const 10000))))
+        (call $stderr (i32.const 1024)) (i32.const 0)";
+    let output = run(&module(body, "\\01\\00\\00\\00x"), |_| Answer::State(None)).unwrap();
+    assert_eq!(output.log.len(), 2);
+
+    // 50,000 keys of four bytes each hold 200 kB of the 1 MiB that is allowed, and cost more to keep.
+    let body = "(local $i i32) (i32.store (i32.const 1024) (i32.const 4))
+        (loop $l (i32.store (i32.const 1028) (local.get $i)) (drop (call $set_state (i32.const 1024) (i32.const 2000)))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br_if $l (i32.lt_u (local.get $i) (i32.const 50000)))) (i32.const 0)";
+    assert!(fails(body, "").contains("limits.output_bytes"));
+}
+
+#[test]
+fn reading_its_own_writes_is_paid_for() {
+    // Each copies 500 kB: 10 million instructions' worth of them would copy 500 GB.
+    let body = "(drop (memory.grow (i32.const 10))) (i32.store (i32.const 4096) (i32.const 500000))
+        (drop (call $set_state (i32.const 1024) (i32.const 4096)))
+        (loop (drop (call $get_state (i32.const 1024))) (br 0)) (i32.const 0)";
+    let began = std::time::Instant::now();
+    assert!(fails(body, "\\01\\00\\00\\00k").contains("limits.fuel"));
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_question_without_an_answer_leaves_no_result_of_an_earlier_one() {
+    for question in ["(call $view (i32.const 1024) (i32.const 1024))", "(call $get_state (i32.const 1024))"] {
+        let body = format!(
+            "(drop (call $block_hash)) (drop {question}) (call $load (i32.const 2000))
+             (if (i32.load8_u (i32.const 2000)) (then unreachable)) (i32.const 0)"
+        );
+        let answer = |request: &Request| match request {
+            Request::View { .. } => Answer::View(Err(ViewFailure { message: "no".into() })),
+            Request::State { .. } => Answer::State(None),
+        };
+        run(&module(&body, "\\01\\00\\00\\00k"), answer).unwrap();
+    }
+}
+
+#[test]
+fn a_start_function_that_asks_is_told_so() {
+    let wat = r#"(module (import "env" "__get_state" (func $get_state (param i32) (result i32)))
+        (memory (export "memory") 1) (func $start (drop (call $get_state (i32.const 0)))) (start $start)
+        (func (export "process_block") (result i32) (i32.const 0)))"#;
+    let error = compile(wat).unwrap().begin(at()).map(drop).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "it asked for a view or for its state in its start function; only `process_block` may"
+    );
+}
+
+#[test]
+fn memories_of_unusual_kinds_are_refused_before_the_first_block() {
+    let module = |memories: &str| {
+        format!(r#"(module {memories} (func (export "process_block") (result i32) (i32.const 0)))"#)
+    };
+    for refused in [
+        r#"(memory 1) (memory (export "memory") 1)"#,
+        r#"(memory (export "memory") 1 2 shared)"#,
+        r#"(import "env" "memory" (memory 1)) (export "memory" (memory 0))"#,
+        r#"(memory (export "memory") i64 1)"#,
+    ] {
+        compile(&module(refused)).map(drop).expect_err(refused);
+    }
+    compile(&module(r#"(memory (export "memory") 1)"#)).unwrap();
+}

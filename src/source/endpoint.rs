@@ -79,7 +79,7 @@ impl Endpoint {
         Ok(Endpoint(Arc::new(Inner {
             client,
             shown: shown_url(&url),
-            login: login(config),
+            login: login(config, &url),
             url,
             retries: config.retries,
             max_response_bytes: config.max_response_bytes,
@@ -191,6 +191,12 @@ impl Endpoint {
         }
     }
 
+    /// It could not say where its tip is, for whatever reason: others are asked before it for a
+    /// while.
+    pub(super) fn distrust(&self) {
+        self.breaker().failed_at = Some(Instant::now());
+    }
+
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
         // Nothing panics while it is held.
         self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
@@ -224,8 +230,71 @@ fn headers(config: &config::Source) -> Result<HeaderMap, SourceError> {
     Ok(headers)
 }
 
-/// The configuration's; what the URL itself has, `reqwest` takes from there.
-fn login(config: &config::Source) -> Option<(String, Option<config::Secret>)> {
-    let user = config.username.clone().filter(|_| config.bearer_token.is_none())?;
+/// The configuration's, unless the URL has one of its own: that one `reqwest` sends, and a second would be sent
+/// beside it.
+fn login(config: &config::Source, url: &Url) -> Option<(String, Option<config::Secret>)> {
+    let in_url = !url.username().is_empty() || url.password().is_some();
+    let user = config.username.clone().filter(|_| !in_url && config.bearer_token.is_none())?;
     Some((user, config.password.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn config() -> config::Source {
+        config::Source {
+            urls: Vec::new(),
+            username: Some("shared".into()),
+            password: Some(config::Secret::new("sesame")),
+            bearer_token: None,
+            headers: BTreeMap::new(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            retries: 0,
+            max_response_bytes: 1000,
+            max_connections: 1,
+            poll_interval: Duration::from_secs(1),
+            wedge_timeout: Duration::from_secs(1),
+        }
+    }
+
+    /// The header of a request that an endpoint with this URL sends, where `HOST` stands for the server.
+    async fn sent(url: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let endpoint = Endpoint::new(&url.replace("HOST", &host), &config()).unwrap();
+        assert!(
+            !endpoint.shown().contains("own") && !endpoint.shown().contains("key"),
+            "{}",
+            endpoint.shown()
+        );
+        let serve = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            String::from_utf8(head).unwrap().to_lowercase()
+        };
+        let (head, answer) = tokio::join!(serve, endpoint.ask("c", "", |_| Ok(())));
+        answer.unwrap();
+        head
+    }
+
+    #[tokio::test]
+    async fn a_login_in_the_url_is_sent_in_place_of_the_shared_one() {
+        let head = sent("http://HOST/").await;
+        assert!(head.contains("authorization: basic c2hhcmvkonnlc2ftzq=="), "{head}");
+        let head = sent("http://own:p%40ss@HOST/path?key=1").await;
+        assert!(head.starts_with("post /path?key=1 "), "{head}");
+        assert_eq!(head.matches("authorization:").count(), 1, "{head}");
+        assert!(head.contains("authorization: basic b3duonbac3m="), "{head}");
+    }
 }

@@ -15,6 +15,7 @@ mod endpoint;
 mod reading;
 mod rpc;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::block::{BlockHash, BlockRef, Height};
@@ -60,6 +61,7 @@ pub enum SourceError {
 fn hint(status: u16) -> &'static str {
     match status {
         401 | 403 => "; see `source.username`, `source.password`, `source.bearer_token`",
+        300..=399 => "; redirects are not followed: `source.urls` must name where it leads",
         404 => "; the URL must be the server's root",
         _ => "",
     }
@@ -110,31 +112,42 @@ impl Source {
     }
 
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
-        let mut last = None;
-        let mut wait_ms = u128::MAX;
+        let mut failed = Vec::new();
         // Stable: in the configured order, but those that failed lately after those that did not.
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_key(|endpoint| endpoint.failed_lately());
         for endpoint in endpoints {
             if let Some(rest) = endpoint.resting() {
-                wait_ms = wait_ms.min(rest.as_millis());
+                failed.push(SourceError::Resting { wait_ms: rest.as_millis() });
                 continue;
             }
             match tip(endpoint).await {
                 Ok(tip) => return Ok(tip.map(|tip| (endpoint.clone(), tip))),
                 Err(error) => {
+                    endpoint.distrust();
                     if self.endpoints.len() > 1 {
                         tracing::warn!("{error}; trying the next source");
                     }
-                    last = Some(error);
+                    failed.push(error);
                 }
             }
         }
-        Err(match last {
-            Some(error) if self.endpoints.len() == 1 => error,
-            Some(error) => SourceError::AllDown(Box::new(error)),
-            None => SourceError::Resting { wait_ms },
-        })
+        Err(all_failed(failed))
+    }
+}
+
+/// Of several servers the one that may come back is what matters: as long as there is one, it is waited for.
+fn all_failed(failed: Vec<SourceError>) -> SourceError {
+    let several = failed.len() > 1;
+    let hope = |error: &SourceError| match error {
+        SourceError::Resting { wait_ms } => (1, Reverse(*wait_ms)),
+        error => (if error.kind() == Kind::Transient { 2 } else { 0 }, Reverse(0)),
+    };
+    match failed.into_iter().max_by_key(hope) {
+        Some(error @ SourceError::Resting { .. }) => error,
+        Some(error) if several => SourceError::AllDown(Box::new(error)),
+        Some(error) => error,
+        None => SourceError::Configuration("`source.urls` names no server".into()),
     }
 }
 
@@ -160,4 +173,29 @@ async fn tip(endpoint: &Endpoint) -> Result<Option<BlockRef>, SourceError> {
 /// A hash as the source knows it now.
 async fn hash(endpoint: &Endpoint, height: Height) -> Result<Option<BlockHash>, SourceError> {
     rpc::block_hash(endpoint, height).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(status: u16) -> SourceError {
+        SourceError::Status { call: "c".into(), url: "u".into(), status }
+    }
+
+    #[test]
+    fn as_long_as_one_server_may_come_back_it_is_waited_for() {
+        let resting = |wait_ms| SourceError::Resting { wait_ms };
+        assert_eq!(all_failed(vec![status(404)]).kind(), Kind::Permanent);
+        assert_eq!(all_failed(vec![status(404), status(401)]).kind(), Kind::Permanent);
+        assert_eq!(all_failed(vec![status(503), status(404)]).kind(), Kind::Transient);
+        assert_eq!(all_failed(vec![status(404), status(503)]).kind(), Kind::Transient);
+        let shown = all_failed(vec![resting(7), resting(5), resting(9), status(404)]).to_string();
+        assert!(shown.contains("in 5 ms"), "{shown}");
+    }
+
+    #[test]
+    fn a_redirect_is_explained() {
+        assert!(status(301).to_string().contains("redirects are not followed"), "{}", status(301));
+    }
 }
