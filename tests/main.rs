@@ -3,6 +3,7 @@
 // The exemptions for tests do not reach functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
+mod ahead;
 mod architecture;
 mod chains;
 mod chaos;

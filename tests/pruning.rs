@@ -74,7 +74,8 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
     }
     rig.roll_back(9).await.unwrap();
     assert_eq!(rig.everything().await, states[9]);
-    let state = debshrew::apply::state::read(&rig.client, "skipped", &[1]).await.unwrap();
+    let client = rig.db.client().await.unwrap();
+    let state = debshrew::apply::state::read(&client, "skipped", &[1]).await.unwrap();
     assert_eq!(state, Some(vec![9]));
 }
 

@@ -25,7 +25,9 @@ async fn looked_at(scene: &Scene) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn held_in_each_misleading_phase_nothing_wrong_is_committed() {
-    let mut scene = Scene::new("reorgs_held", COUNTER, Options { pace: Pace::Stepped, ..quick(40) }).await;
+    let options = Options { pace: Pace::Stepped, ..quick(40) };
+    let timing = Timing { view_lag: Duration::from_millis(1), ..options.timing };
+    let mut scene = Scene::new("reorgs_held", COUNTER, Options { timing, ..options }).await;
     impatient(&mut scene);
     scene.succeed(&["migrate"]).await;
     let _running = scene.start(&["run"]);

@@ -120,7 +120,7 @@ pub const KEYS: &[Key] = &[
     key(
         "source.max_connections",
         integer(1, 1000),
-        Some("16"),
+        Some("64"),
         "Most requests under way at once, per server.",
     ),
     key("source.poll_interval", Form::Duration, Some("500ms"), "Wait between two looks at the tip."),
@@ -153,6 +153,12 @@ pub const KEYS: &[Key] = &[
         "Blocks to stay behind the source's tip.",
     ),
     key("pipelines.NAME.retention", integer(1, MAX_HEIGHT), Some("1000"), "Blocks that can be rolled back."),
+    key(
+        "pipelines.NAME.evaluate_ahead",
+        integer(1, 1024),
+        Some("32"),
+        "Blocks evaluated at once, at most; 1 is one after the other.",
+    ),
     key(
         "pipelines.NAME.unknown_imports",
         Form::OneOf(&["refuse", "trap"]),

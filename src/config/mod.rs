@@ -134,6 +134,8 @@ pub struct Pipeline {
     pub confirmations: u32,
     /// How many blocks below the checkpoint can be rolled back.
     pub retention: u32,
+    /// How many blocks are evaluated at once, at most.
+    pub evaluate_ahead: u32,
     pub unknown_imports: UnknownImports,
     pub limits: Limits,
 }

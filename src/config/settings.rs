@@ -162,6 +162,7 @@ impl Settings {
             start_height: Height::new(height).unwrap_or(Height::MAX),
             confirmations: at.number("pipelines.NAME.confirmations")?,
             retention: at.number("pipelines.NAME.retention")?,
+            evaluate_ahead: at.number("pipelines.NAME.evaluate_ahead")?,
             unknown_imports: match at.one_of("pipelines.NAME.unknown_imports")?.as_str() {
                 "trap" => UnknownImports::Trap,
                 _ => UnknownImports::Refuse,

@@ -1,26 +1,30 @@
 //! Evaluates consecutive blocks inside one reading of the source, so that whether they may be trusted costs
-//! the same few calls for many blocks as for one.
+//! the same few calls for many blocks as for one; several blocks at once, so that the source's delay does not set
+//! the pace.
 //!
 //! Nothing here writes to the database.
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 
-use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::cache::StateCache;
-use super::{Pipeline, PipelineError};
-use crate::apply::{Block, Journaling, Targets, state};
+use super::PipelineError;
+use super::evaluation::{Context, Evaluation, Failed};
+use crate::apply::{Block, Journaling, Targets};
 use crate::block::{BlockRef, Height};
 use crate::failure::Kind;
-use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
-use crate::source::{Reading, Verdict};
+use crate::runtime::LogLine;
+use crate::source::Verdict;
 
 /// The most blocks of one batch: what is thrown away when the source moves meanwhile.
-const MOST_BLOCKS: usize = 64;
+const MOST_BLOCKS: usize = 256;
 
 /// No further block is begun once the transform has handed over this many bytes in the batch.
 const MOST_BYTES: usize = 32 << 20;
+
+/// What blocks that are evaluated at once may hold in memory together, as far as can be told beforehand.
+const MOST_BYTES_AT_ONCE: usize = 64 << 20;
 
 /// Blocks whose evaluation counts, in order, ready to be committed.
 pub(super) struct Batch {
@@ -45,127 +49,168 @@ pub(super) enum Evaluated {
     Moved(String),
 }
 
+/// How many blocks are evaluated at once: as many as the configuration says, and fewer when blocks are large.
+pub(super) struct Window {
+    most: usize,
+    /// What a block takes in memory: the most of those seen lately.
+    block_bytes: usize,
+}
+
+impl Window {
+    pub(super) fn new(most: u32) -> Window {
+        // Begins with a few, as nothing is known of the blocks.
+        Window { most: most as usize, block_bytes: MOST_BYTES_AT_ONCE / 8 }
+    }
+
+    fn size(&self) -> usize {
+        (MOST_BYTES_AT_ONCE / self.block_bytes.max(1)).clamp(1, self.most)
+    }
+
+    fn learn(&mut self, bytes: usize) {
+        self.block_bytes = bytes.max(self.block_bytes - self.block_bytes / 16);
+    }
+}
+
+type Started = AbortOnDropHandle<Result<Option<Evaluation>, PipelineError>>;
+
 /// Evaluates blocks of `heights`, as many as a batch may have, and then asks the source whether they count.
+///
+/// Results are taken in order. One that read a state which a block below it then changed is evaluated again, so
+/// the outcome is that of one block after the other, however many run at once.
 ///
 /// What a transform reports wrong counts only if the reading held, since a server in the middle of a
 /// reorganisation answers wrongly.
 pub(super) async fn evaluate(
-    pipeline: &Pipeline,
-    reading: Arc<Reading>,
+    context: &Context,
     heights: RangeInclusive<Height>,
-    targets: &Arc<Targets>,
-    cache: &Arc<StateCache>,
+    targets: &Targets,
+    window: &mut Window,
 ) -> Result<Evaluated, PipelineError> {
-    let tip = reading.tip().height;
-    let mut batch = Batch { tip, blocks: Vec::new(), failed: None };
-    let mut logs = Vec::new();
-    let mut bytes = 0;
-    let mut height = *heights.start();
-    while height <= *heights.end() && batch.blocks.len() < MOST_BLOCKS && bytes < MOST_BYTES {
-        let Some(hash) = reading.hash(height).await? else {
+    // Whatever is still being evaluated in the end has nobody to wait for it.
+    let _given_up = context.given_up.clone().drop_guard();
+    let mut building = Building::new(context, targets);
+    let mut started: VecDeque<Started> = VecDeque::new();
+    let mut next = *heights.start();
+    loop {
+        while next <= *heights.end() && started.len() < window.size() && building.has_room(started.len()) {
+            let (context, height) = (context.clone(), next);
+            started.push_back(AbortOnDropHandle::new(tokio::spawn(
+                async move { context.evaluate(height).await },
+            )));
+            next = next.next();
+        }
+        let Some(first) = started.pop_front() else { break };
+        let height = building.next_height(*heights.start());
+        let evaluation = first.await.unwrap_or(Err(PipelineError::CutOff { height }))?;
+        let Some(mut evaluation) = evaluation else {
             return Ok(Evaluated::Moved(format!("the source has no hash for block {height} any more")));
         };
-        let at = BlockRef { height, hash };
-        let failure = |error| Some(Failure { at, at_tip: height == tip, error });
-        match one(pipeline, &reading, at, cache).await {
-            Ok(Output { changes, state, log, bytes: handed_over, .. }) => {
-                logs.push((height, log));
-                bytes += handed_over;
-                cache.wrote(height, &state);
-                match targets.resolve(changes, state) {
-                    Ok(rows) => {
-                        // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
-                        let above = tip.blocks_above(height).saturating_sub(pipeline.settings.confirmations);
-                        let deep = above >= pipeline.settings.retention;
-                        let journaling = if deep { Journaling::Skipped } else { Journaling::Kept };
-                        batch.blocks.push(Block { at, rows, journaling });
-                    }
-                    Err(source) => {
-                        batch.failed = failure(PipelineError::Block { height, source: source.into() })
-                    }
-                }
-            }
-            Err(Failed::Transform(source)) => {
-                batch.failed = failure(PipelineError::Transform { height, source })
-            }
-            // What is not cured by asking again is said of this block, and those before it are committed.
-            Err(Failed::Other(error)) if error.kind() == Kind::Permanent => {
-                batch.failed = failure(PipelineError::Question { height, source: error })
-            }
-            Err(Failed::Other(error)) => return Err(*error),
+        window.learn(evaluation.bytes());
+        if !evaluation.holds(&context.cache) {
+            evaluation = evaluation.again(context).await;
         }
-        if batch.failed.is_some() {
+        building.add(evaluation)?;
+        if building.batch.failed.is_some() {
             break;
         }
-        height = height.next();
     }
-    match reading.close().await? {
-        Verdict::Held => {}
-        Verdict::Moved(how) => return Ok(Evaluated::Moved(how)),
-    }
-    for (height, lines) in logs {
-        for line in lines {
-            tracing::info!(target: "debshrew::transform", pipeline = pipeline.name, %height, "{line}");
-        }
-    }
-    Ok(Evaluated::Batch(batch))
+    drop(started);
+    building.finish().await
 }
 
-enum Failed {
-    Transform(RuntimeError),
-    Other(Box<PipelineError>),
+/// A batch that is being put together.
+struct Building<'a> {
+    context: &'a Context,
+    targets: &'a Targets,
+    batch: Batch,
+    logs: Vec<(Height, Vec<LogLine>)>,
+    /// What the transform has handed over so far.
+    bytes: usize,
 }
 
-/// Runs the transform for one block, on a thread that may block: it computes for long, and waits there for the
-/// views and the state that it asks for.
-async fn one(
-    pipeline: &Pipeline,
-    reading: &Arc<Reading>,
-    at: BlockRef,
-    cache: &Arc<StateCache>,
-) -> Result<Output, Failed> {
-    let (pipeline, reading, cache) = (pipeline.clone(), Arc::clone(reading), Arc::clone(cache));
-    let runtime = Handle::current();
-    let run = move || {
-        let mut step = pipeline.transform.begin(at).map_err(Failed::Transform)?;
-        loop {
-            match step {
-                Step::Done(output) => return Ok(output),
-                Step::Ask(request, suspended) => {
-                    let answer = runtime
-                        .block_on(answer(&pipeline, &reading, at.height, &cache, request))
-                        .map_err(|error| Failed::Other(Box::new(error)))?;
-                    step = suspended.resume(answer).map_err(Failed::Transform)?;
+impl<'a> Building<'a> {
+    fn new(context: &'a Context, targets: &'a Targets) -> Building<'a> {
+        let batch = Batch { tip: context.reading.tip().height, blocks: Vec::new(), failed: None };
+        Building { context, targets, batch, logs: Vec::new(), bytes: 0 }
+    }
+
+    fn next_height(&self, first: Height) -> Height {
+        self.batch.blocks.last().map_or(first, |block| block.at.height.next())
+    }
+
+    /// Whether another block may be begun, when so many are begun already.
+    fn has_room(&self, begun: usize) -> bool {
+        let blocks = self.batch.blocks.len();
+        let expected = self.bytes + self.bytes / blocks.max(1) * begun;
+        blocks + begun < MOST_BLOCKS && expected < MOST_BYTES
+    }
+
+    /// Takes the next block's result.
+    fn add(&mut self, evaluation: Evaluation) -> Result<(), PipelineError> {
+        let at = evaluation.at;
+        let error = match evaluation.result {
+            Ok(output) => {
+                self.logs.push((at.height, output.log));
+                self.bytes += output.bytes;
+                self.context.cache.wrote(at.height, &output.state);
+                match self.targets.resolve(output.changes, output.state) {
+                    Ok(rows) => {
+                        let journaling = self.journaling(at.height);
+                        self.batch.blocks.push(Block { at, rows, journaling });
+                        return Ok(());
+                    }
+                    Err(source) => PipelineError::Block { height: at.height, source: source.into() },
                 }
             }
+            Err(Failed::Transform(source)) => PipelineError::Transform { height: at.height, source },
+            // What is not cured by asking again is said of this block, and those before it are committed.
+            Err(Failed::Other(error)) if error.kind() == Kind::Permanent => {
+                PipelineError::Question { height: at.height, source: error }
+            }
+            Err(Failed::Other(error)) => return Err(*error),
+        };
+        self.batch.failed = Some(Failure { at, at_tip: at.height == self.batch.tip, error });
+        Ok(())
+    }
+
+    fn journaling(&self, height: Height) -> Journaling {
+        let settings = &self.context.pipeline.settings;
+        // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
+        let above = self.batch.tip.blocks_above(height).saturating_sub(settings.confirmations);
+        if above >= settings.retention { Journaling::Skipped } else { Journaling::Kept }
+    }
+
+    /// The batch, if the reading held.
+    async fn finish(self) -> Result<Evaluated, PipelineError> {
+        match self.context.reading.close().await? {
+            Verdict::Held => {}
+            Verdict::Moved(how) => return Ok(Evaluated::Moved(how)),
         }
-    };
-    match tokio::task::spawn_blocking(run).await {
-        Ok(result) => result,
-        Err(_) => Err(Failed::Other(Box::new(PipelineError::CutOff { height: at.height }))),
+        let pipeline = &self.context.pipeline.name;
+        for (height, lines) in self.logs {
+            for line in lines {
+                tracing::info!(target: "debshrew::transform", pipeline, %height, "{line}");
+            }
+        }
+        Ok(Evaluated::Batch(self.batch))
     }
 }
 
-async fn answer(
-    pipeline: &Pipeline,
-    reading: &Reading,
-    height: Height,
-    cache: &StateCache,
-    request: Request,
-) -> Result<Answer, PipelineError> {
-    match request {
-        Request::View { name, input } => {
-            let answer = reading.view(&name, &input, height).await?;
-            Ok(Answer::View(answer.map_err(|failure| ViewFailure { message: failure.message })))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blocks_narrow_the_window_and_small_ones_widen_it_again() {
+        let mut window = Window::new(32);
+        assert_eq!(window.size(), 8);
+        for _ in 0..100 {
+            window.learn(1 << 10);
         }
-        Request::State { key } => {
-            if let Some(value) = cache.get(&key) {
-                return Ok(Answer::State(value));
-            }
-            let client = pipeline.db.client().await?;
-            let value = state::read(&**client, &pipeline.name, &key).await?;
-            cache.read(&key, value.as_ref());
-            Ok(Answer::State(value))
-        }
+        assert_eq!(window.size(), 32);
+        window.learn(MOST_BYTES_AT_ONCE / 3);
+        assert_eq!(window.size(), 3);
+        window.learn(usize::MAX);
+        assert_eq!(window.size(), 1);
     }
 }

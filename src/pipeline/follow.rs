@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, Batch, Evaluated, Failure};
+use super::batch::{self, Batch, Evaluated, Failure, Window};
 use super::cache::StateCache;
+use super::evaluation::Context;
 use super::report::Reporter;
 use super::{Ended, Goal, Pipeline, PipelineError, Waited, chain, wait};
 use crate::apply::checkpoint::{self, Activity};
 use crate::apply::prune::Pruner;
-use crate::apply::{Cause, Writer};
+use crate::apply::{Cause, Targets, Writer};
 use crate::block::{BlockRef, Height};
 use crate::failure::{Backoff, Kind};
 use crate::reorg::{Comparison, ForkSearch, Question};
@@ -25,7 +26,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct Follow<'a> {
-    pipeline: &'a Pipeline,
+    pipeline: Arc<Pipeline>,
     writer: Writer,
     reporter: Reporter,
     goal: Goal,
@@ -33,6 +34,7 @@ pub(super) struct Follow<'a> {
     /// Begins anew with each success: a block committed, or nothing to do.
     backoff: &'a mut Backoff,
     cache: Arc<StateCache>,
+    window: Window,
     pruner: Pruner,
     progress: Progress,
     /// Where the source's tip was at the last look.
@@ -58,7 +60,7 @@ enum Look {
 
 impl<'a> Follow<'a> {
     pub(super) fn new(
-        pipeline: &'a Pipeline,
+        pipeline: &Pipeline,
         writer: Writer,
         reporter: Reporter,
         goal: Goal,
@@ -67,13 +69,14 @@ impl<'a> Follow<'a> {
     ) -> Follow<'a> {
         let pruner = Pruner::new(pipeline.db.clone(), pipeline.settings.retention);
         Follow {
-            pipeline,
+            pipeline: Arc::new(pipeline.clone()),
             writer,
             reporter,
             goal,
             stop,
             backoff,
             cache: Arc::default(),
+            window: Window::new(pipeline.settings.evaluate_ahead),
             pruner,
             progress: Progress::default(),
             last_tip: None,
@@ -263,7 +266,8 @@ impl<'a> Follow<'a> {
         let tip = reading.tip().height;
         let first = self.next(self.checkpoint());
         let targets = Arc::clone(self.writer.targets());
-        let evaluated = batch::evaluate(self.pipeline, reading, first..=to, &targets, &self.cache);
+        let context = Context::new(&self.pipeline, reading, &self.cache);
+        let evaluated = batch::evaluate(&context, first..=to, &targets, &mut self.window);
         let mut ready = unless_stopped(self.stop, evaluated).await?;
         while let Some(evaluated) = ready {
             let Batch { tip, blocks, failed } = match evaluated {
@@ -276,10 +280,11 @@ impl<'a> Follow<'a> {
             self.last_tip = Some(tip);
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
-                pipeline: self.pipeline,
                 goal: self.goal,
                 targets: &targets,
+                pipeline: &self.pipeline,
                 cache: &self.cache,
+                window: &mut self.window,
                 tip,
             };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
@@ -316,8 +321,9 @@ impl<'a> Follow<'a> {
     }
 
     async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
-        self.cache.clear();
         let done = self.writer.roll_back(to, Cause::Reorg).await?;
+        // Now, and not before: nothing that was read meanwhile is to be kept.
+        self.cache.clear();
         let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
         tracing::warn!(
             pipeline = self.pipeline.name,
@@ -379,17 +385,18 @@ pub(super) async fn unless_stopped<T, E: Into<PipelineError>>(
 
 /// What it takes to evaluate the batch after one that is being committed.
 struct Ahead<'a> {
-    pipeline: &'a Pipeline,
     goal: Goal,
-    targets: &'a Arc<crate::apply::Targets>,
+    targets: &'a Targets,
+    pipeline: &'a Arc<Pipeline>,
     cache: &'a Arc<StateCache>,
+    window: &'a mut Window,
     /// Where the source's tip was when the batch that is being committed was evaluated.
     tip: Height,
 }
 
 impl Ahead<'_> {
     /// The next batch, if the source has one that stands on `parent`.
-    async fn evaluate(&self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
+    async fn evaluate(self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
         let Some(parent) = parent else { return Ok(None) };
         let Some(reading) = self.pipeline.source.open().await? else { return Ok(None) };
         if reading.tip().height < self.tip {
@@ -404,7 +411,8 @@ impl Ahead<'_> {
             return Ok(None);
         }
         let heights = parent.height.next()..=to;
-        batch::evaluate(self.pipeline, Arc::new(reading), heights, self.targets, self.cache).await.map(Some)
+        let context = Context::new(self.pipeline, Arc::new(reading), self.cache);
+        batch::evaluate(&context, heights, self.targets, self.window).await.map(Some)
     }
 }
 

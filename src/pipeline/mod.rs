@@ -5,6 +5,7 @@
 
 mod batch;
 mod cache;
+mod evaluation;
 mod follow;
 mod report;
 

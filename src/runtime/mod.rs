@@ -93,6 +93,8 @@ pub struct Output {
     pub fuel_used: u64,
     /// How much it handed over, as `limits.output_bytes` counts it.
     pub bytes: usize,
+    /// How large its memory was in the end.
+    pub memory_bytes: usize,
 }
 
 impl Transform {
@@ -198,6 +200,7 @@ fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output,
         }
     };
     let fuel_left = store.get_fuel().unwrap_or(0);
+    let memory_bytes = memory.data_size(&store);
     let host = store.into_data();
     let mut changes = host.changes;
     changes.extend(list);
@@ -207,6 +210,7 @@ fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output,
         log: host.log.lines,
         fuel_used: host.limits.fuel.saturating_sub(fuel_left),
         bytes: host.output_bytes,
+        memory_bytes,
     })
 }
 

@@ -11,7 +11,7 @@ use super::{SourceError, hash};
 use crate::block::{BlockHash, BlockRef, Height};
 
 /// How many hashes are asked for again at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 
 /// A reading that has begun. Shared by whoever evaluates inside it.
 pub struct Reading {

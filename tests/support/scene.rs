@@ -214,9 +214,11 @@ impl Scene {
         let mut digests = Vec::new();
         for row in self.client.query(&format!("{names} order by 1"), &[&schema]).await.unwrap() {
             let name: String = row.get(0);
-            let sql = format!("select md5(string_agg(t::text, '|' order by t::text)) from {schema}.{name} t");
-            let digest: Option<String> = self.client.query_one(&sql, &[]).await.unwrap().get(0);
-            digests.push((name, digest.expect("the table has rows")));
+            let sql = format!(
+                "select count(*) || ' rows ' || md5(coalesce(string_agg(t::text, '|' order by t::text), '')) \
+                   from {schema}.{name} t"
+            );
+            digests.push((name, self.client.query_one(&sql, &[]).await.unwrap().get(0)));
         }
         digests
     }

@@ -1,0 +1,172 @@
+//! One block's evaluation: runs the transform, answers what it asks for, and remembers what it was answered.
+//!
+//! A block may be evaluated before those below it are: what it then read of the state may turn out to be another
+//! value. [`Evaluation::holds`] tells, and [`Evaluation::again`] runs the transform once more with the views'
+//! answers at hand.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::{Found, StateCache};
+use super::{Pipeline, PipelineError};
+use crate::apply::state;
+use crate::block::{BlockRef, Height};
+use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
+use crate::source::Reading;
+
+/// What evaluations of one reading share. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) reading: Arc<Reading>,
+    pub(super) cache: Arc<StateCache>,
+    /// Cancelled when nobody waits for results any more.
+    pub(super) given_up: CancellationToken,
+}
+
+/// Why there is no output.
+pub(super) enum Failed {
+    Transform(RuntimeError),
+    Other(Box<PipelineError>),
+}
+
+/// What the transform was answered.
+#[derive(Default)]
+struct Answers {
+    views: HashMap<(String, Vec<u8>), Result<Vec<u8>, ViewFailure>>,
+    state: HashMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+/// A block that was evaluated.
+pub(super) struct Evaluation {
+    pub(super) at: BlockRef,
+    pub(super) result: Result<Output, Failed>,
+    answers: Answers,
+    /// When the state was read, as [`StateCache::generation`] counts.
+    generation: u64,
+}
+
+impl Context {
+    pub(super) fn new(pipeline: &Arc<Pipeline>, reading: Arc<Reading>, cache: &Arc<StateCache>) -> Context {
+        let (pipeline, cache) = (Arc::clone(pipeline), Arc::clone(cache));
+        Context { pipeline, reading, cache, given_up: CancellationToken::new() }
+    }
+
+    /// Evaluates the block at a height; `None` when the source has no hash for it any more.
+    pub(super) async fn evaluate(&self, height: Height) -> Result<Option<Evaluation>, PipelineError> {
+        let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
+        Ok(Some(self.run(BlockRef { height, hash }, Answers::default()).await))
+    }
+
+    /// Runs the transform on a thread that may block: it computes for long, and waits there for what it asks for.
+    async fn run(&self, at: BlockRef, mut answers: Answers) -> Evaluation {
+        let generation = self.cache.generation();
+        let (context, runtime) = (self.clone(), Handle::current());
+        let run = move || {
+            let result = context.steps(at, &mut answers, &runtime);
+            if answers.state.is_empty() {
+                // Nothing that the blocks below do changes its result.
+                answers.views = HashMap::new();
+            }
+            (result, answers)
+        };
+        let (result, answers) = tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
+            let error = PipelineError::CutOff { height: at.height };
+            (Err(Failed::Other(Box::new(error))), Answers::default())
+        });
+        Evaluation { at, result, answers, generation }
+    }
+
+    fn steps(&self, at: BlockRef, answers: &mut Answers, runtime: &Handle) -> Result<Output, Failed> {
+        let mut step = self.pipeline.transform.begin(at).map_err(Failed::Transform)?;
+        loop {
+            match step {
+                Step::Done(output) => return Ok(output),
+                Step::Ask(request, suspended) => {
+                    let answer = self.answer(at.height, answers, request);
+                    let answer = runtime
+                        .block_on(self.unless_given_up(at.height, answer))
+                        .map_err(|error| Failed::Other(Box::new(error)))?;
+                    step = suspended.resume(answer).map_err(Failed::Transform)?;
+                }
+            }
+        }
+    }
+
+    async fn unless_given_up<T>(
+        &self,
+        height: Height,
+        work: impl Future<Output = Result<T, PipelineError>>,
+    ) -> Result<T, PipelineError> {
+        tokio::select! {
+            biased;
+            () = self.given_up.cancelled() => Err(PipelineError::CutOff { height }),
+            done = work => done,
+        }
+    }
+
+    async fn answer(
+        &self,
+        height: Height,
+        answers: &mut Answers,
+        request: Request,
+    ) -> Result<Answer, PipelineError> {
+        match request {
+            Request::View { name, input } => {
+                let question = (name, input);
+                if let Some(known) = answers.views.get(&question) {
+                    return Ok(Answer::View(known.clone()));
+                }
+                let answer = self.reading.view(&question.0, &question.1, height).await?;
+                let answer = answer.map_err(|failure| ViewFailure { message: failure.message });
+                answers.views.insert(question, answer.clone());
+                Ok(Answer::View(answer))
+            }
+            Request::State { key } => {
+                if let Some(known) = answers.state.get(&key) {
+                    return Ok(Answer::State(known.clone()));
+                }
+                let value = self.state(&key).await?;
+                answers.state.insert(key, value.clone());
+                Ok(Answer::State(value))
+            }
+        }
+    }
+
+    async fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PipelineError> {
+        let generation = match self.cache.look(key) {
+            Found::Value(value) => return Ok(value),
+            Found::Unknown { generation } => generation,
+        };
+        let client = self.pipeline.db.client().await?;
+        let value = state::read(&client, &self.pipeline.name, key).await?;
+        self.cache.read(key, value.as_ref(), generation);
+        Ok(value)
+    }
+}
+
+impl Evaluation {
+    /// Whether what it read of the state is what the blocks below it have left there. To be asked when all of
+    /// them are known.
+    pub(super) fn holds(&self, cache: &StateCache) -> bool {
+        cache.holds(&self.answers.state, self.generation)
+    }
+
+    /// The same block once more, from the state as it is now.
+    pub(super) async fn again(self, context: &Context) -> Evaluation {
+        let answers = Answers { views: self.answers.views, state: HashMap::new() };
+        context.run(self.at, answers).await
+    }
+
+    /// What it holds in memory, about, and what the module held while it ran.
+    pub(super) fn bytes(&self) -> usize {
+        let views = self.answers.views.values().map(|answer| answer.as_ref().map_or(0, Vec::len));
+        let state =
+            self.answers.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        let output = self.result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
+        views.chain(state).sum::<usize>() + output
+    }
+}
