@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::PipelineError;
 use super::evaluation::{Context, Evaluation, Failed};
+use super::window::Window;
 use crate::apply::{Block, Journaling, Targets};
 use crate::block::{BlockRef, Height};
 use crate::failure::Kind;
@@ -22,9 +23,6 @@ const MOST_BLOCKS: usize = 256;
 
 /// No further block is begun once the transform has handed over this many bytes in the batch.
 const MOST_BYTES: usize = 32 << 20;
-
-/// What blocks that are evaluated at once may hold in memory together, as far as can be told beforehand.
-const MOST_BYTES_AT_ONCE: usize = 64 << 20;
 
 /// Blocks whose evaluation counts, in order, ready to be committed.
 pub(super) struct Batch {
@@ -47,28 +45,6 @@ pub(super) enum Evaluated {
     Batch(Batch),
     /// The source moved meanwhile: nothing of it counts.
     Moved(String),
-}
-
-/// How many blocks are evaluated at once: as many as the configuration says, and fewer when blocks are large.
-pub(super) struct Window {
-    most: usize,
-    /// What a block takes in memory: the most of those seen lately.
-    block_bytes: usize,
-}
-
-impl Window {
-    pub(super) fn new(most: u32) -> Window {
-        // Begins with a few, as nothing is known of the blocks.
-        Window { most: most as usize, block_bytes: MOST_BYTES_AT_ONCE / 8 }
-    }
-
-    fn size(&self) -> usize {
-        (MOST_BYTES_AT_ONCE / self.block_bytes.max(1)).clamp(1, self.most)
-    }
-
-    fn learn(&mut self, bytes: usize) {
-        self.block_bytes = bytes.max(self.block_bytes - self.block_bytes / 16);
-    }
 }
 
 type Started = AbortOnDropHandle<Result<Option<Evaluation>, PipelineError>>;
@@ -105,8 +81,9 @@ pub(super) async fn evaluate(
         let Some(mut evaluation) = evaluation else {
             return Ok(Evaluated::Moved(format!("the source has no hash for block {height} any more")));
         };
-        window.learn(evaluation.bytes());
-        if !evaluation.holds(&context.cache) {
+        let holds = evaluation.holds(&context.cache);
+        window.learn(&evaluation.cost, holds);
+        if !holds {
             evaluation = evaluation.again(context).await;
         }
         building.add(evaluation)?;
@@ -193,24 +170,5 @@ impl<'a> Building<'a> {
             }
         }
         Ok(Evaluated::Batch(self.batch))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn large_blocks_narrow_the_window_and_small_ones_widen_it_again() {
-        let mut window = Window::new(32);
-        assert_eq!(window.size(), 8);
-        for _ in 0..100 {
-            window.learn(1 << 10);
-        }
-        assert_eq!(window.size(), 32);
-        window.learn(MOST_BYTES_AT_ONCE / 3);
-        assert_eq!(window.size(), 3);
-        window.learn(usize::MAX);
-        assert_eq!(window.size(), 1);
     }
 }

@@ -6,11 +6,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Found, StateCache};
+use super::window::Cost;
 use super::{Pipeline, PipelineError};
 use crate::apply::state;
 use crate::block::{BlockRef, Height};
@@ -40,6 +42,14 @@ struct Answers {
     state: HashMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
+impl Answers {
+    fn bytes(&self) -> usize {
+        let views = self.views.values().map(|answer| answer.as_ref().map_or(0, Vec::len));
+        let state = self.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        views.chain(state).sum()
+    }
+}
+
 /// A block that was evaluated.
 pub(super) struct Evaluation {
     pub(super) at: BlockRef,
@@ -47,6 +57,7 @@ pub(super) struct Evaluation {
     answers: Answers,
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
+    pub(super) cost: Cost,
 }
 
 impl Context {
@@ -57,8 +68,12 @@ impl Context {
 
     /// Evaluates the block at a height; `None` when the source has no hash for it any more.
     pub(super) async fn evaluate(&self, height: Height) -> Result<Option<Evaluation>, PipelineError> {
+        let began = Instant::now();
         let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
-        Ok(Some(self.run(BlockRef { height, hash }, Answers::default()).await))
+        let mut evaluation = self.run(BlockRef { height, hash }, Answers::default()).await;
+        evaluation.cost.waited +=
+            began.elapsed().saturating_sub(evaluation.cost.waited + evaluation.cost.computed);
+        Ok(Some(evaluation))
     }
 
     /// Runs the transform on a thread that may block: it computes for long, and waits there for what it asks for.
@@ -66,30 +81,41 @@ impl Context {
         let generation = self.cache.generation();
         let (context, runtime) = (self.clone(), Handle::current());
         let run = move || {
-            let result = context.steps(at, &mut answers, &runtime);
+            let (began, mut waited) = (Instant::now(), Duration::ZERO);
+            let result = context.steps(at, &mut answers, &runtime, &mut waited);
+            let computed = began.elapsed().saturating_sub(waited);
+            let bytes =
+                answers.bytes() + result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            (result, answers)
+            Evaluation { at, result, answers, generation, cost: Cost { bytes, waited, computed } }
         };
-        let (result, answers) = tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
+        tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
-            (Err(Failed::Other(Box::new(error))), Answers::default())
-        });
-        Evaluation { at, result, answers, generation }
+            let result = Err(Failed::Other(Box::new(error)));
+            Evaluation { at, result, answers: Answers::default(), generation, cost: Cost::default() }
+        })
     }
 
-    fn steps(&self, at: BlockRef, answers: &mut Answers, runtime: &Handle) -> Result<Output, Failed> {
+    fn steps(
+        &self,
+        at: BlockRef,
+        answers: &mut Answers,
+        runtime: &Handle,
+        waited: &mut Duration,
+    ) -> Result<Output, Failed> {
         let mut step = self.pipeline.transform.begin(at).map_err(Failed::Transform)?;
         loop {
             match step {
                 Step::Done(output) => return Ok(output),
                 Step::Ask(request, suspended) => {
+                    let asked = Instant::now();
                     let answer = self.answer(at.height, answers, request);
-                    let answer = runtime
-                        .block_on(self.unless_given_up(at.height, answer))
-                        .map_err(|error| Failed::Other(Box::new(error)))?;
+                    let answer = runtime.block_on(self.unless_given_up(at.height, answer));
+                    *waited += asked.elapsed();
+                    let answer = answer.map_err(|error| Failed::Other(Box::new(error)))?;
                     step = suspended.resume(answer).map_err(Failed::Transform)?;
                 }
             }
@@ -159,14 +185,5 @@ impl Evaluation {
     pub(super) async fn again(self, context: &Context) -> Evaluation {
         let answers = Answers { views: self.answers.views, state: HashMap::new() };
         context.run(self.at, answers).await
-    }
-
-    /// What it holds in memory, about, and what the module held while it ran.
-    pub(super) fn bytes(&self) -> usize {
-        let views = self.answers.views.values().map(|answer| answer.as_ref().map_or(0, Vec::len));
-        let state =
-            self.answers.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
-        let output = self.result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
-        views.chain(state).sum::<usize>() + output
     }
 }

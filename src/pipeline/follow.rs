@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{self, Batch, Evaluated, Failure, Window};
+use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
 use super::evaluation::Context;
 use super::report::Reporter;
+use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Waited, chain, wait};
 use crate::apply::checkpoint::{self, Activity};
 use crate::apply::prune::Pruner;

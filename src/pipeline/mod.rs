@@ -8,6 +8,7 @@ mod cache;
 mod evaluation;
 mod follow;
 mod report;
+mod window;
 
 use std::time::Duration;
 
