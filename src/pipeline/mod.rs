@@ -209,7 +209,7 @@ impl Pipeline {
                 reason_height: error.and_then(PipelineError::height),
                 source_tip: None,
             };
-            checkpoint::report(&**client, registered.id, role, &report).await
+            checkpoint::report(&client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {
             tracing::warn!(pipeline = self.name, "cannot record what the pipeline does: {}", chain(&error));

@@ -40,7 +40,7 @@ impl Reporter {
         }
         let client = self.db.client().await?;
         let report = Report { activity, reason: now.1.clone(), reason_height: None, source_tip };
-        checkpoint::report(&**client, self.pipeline.id, self.role, &report).await?;
+        checkpoint::report(&client, self.pipeline.id, self.role, &report).await?;
         (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
         Ok(())
     }
