@@ -89,6 +89,8 @@ pub enum Error {
     NoTransforms { path: PathBuf },
     #[error("the demo could not go on: {0}")]
     Demo(String),
+    #[error("the demo was stopped before its last step")]
+    Stopped,
     #[error("the demo's query failed: {sql}")]
     DemoQuery {
         sql: String,
@@ -148,6 +150,7 @@ impl Error {
             | Error::Output(_)
             | Error::Cluster(_)
             | Error::Demo(_)
+            | Error::Stopped
             | Error::DemoQuery { .. }
             | Error::Claim { .. } => Exit::Failure,
             Error::NoTransforms { .. } => Exit::Usage,
