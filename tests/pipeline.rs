@@ -86,7 +86,9 @@ async fn a_block_that_cannot_be_applied_halts_its_pipeline_alone() {
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("pipeline `broken` has halted"), "{stderr}");
     scene.follows().await;
-    let Output { code, stdout, .. } = scene.run(&["status"]).await;
+    let Output { code, stdout, stderr } = scene.run(&["status"]).await;
+    // `status` does not send one to `status`.
+    assert_eq!(stderr, "error: pipeline `broken` has halted\n");
     assert_eq!(code, 3);
     let reason = "table `seen` has no column `coumt`; it has `height`, `count`, `hash`, `tracker`";
     assert!(stdout.contains(reason), "{stdout}");
