@@ -1,6 +1,6 @@
 //! The whole way from a source to rows: catching up, reorganisations, restarts, halting, standing by.
 
-use crate::support::{COUNTER, Output, Scene, debshrew, quick};
+use crate::support::{COUNTER, Output, Scene, debshrew, quick, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_catches_up_follows_a_reorganisation_and_goes_on() {
@@ -106,7 +106,12 @@ async fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
     scene.succeed(&["migrate"]).await;
     let mut first = scene.start(&["run"]);
     scene.caught_up().await;
-    let second = scene.start(&["run"]);
+    // Nothing is pending, so that it need not write the tables now.
+    let second = scene.start(&["run", "--migrate"]);
+    until("the second stands by", async || {
+        std::fs::read_to_string(scene.log()).unwrap().contains("standing by")
+    })
+    .await;
     let standing_by = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objsubid = 2 \
                        and database = (select oid from pg_database where datname = current_database())";
     assert!(scene.client.query_one(standing_by, &[]).await.unwrap().get::<_, bool>(0));
