@@ -1,6 +1,6 @@
 //! What commands print and with which code they exit.
 
-use crate::support::{Output, debshrew};
+use crate::support::{Output, database, debshrew};
 
 fn commands() -> Vec<String> {
     debshrew::cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
@@ -96,6 +96,40 @@ fn what_a_command_needs_is_asked_for() {
     let output = debshrew(&["run", "--database-url", "host=h", "--source-url", "http://h"]).run();
     assert_eq!(output.code, 2);
     assert!(output.stderr.starts_with("error: no pipeline is configured\nhint: add a"), "{}", output.stderr);
+}
+
+#[test]
+fn errors_say_what_to_do() {
+    let output = debshrew(&["status", "--database-url", "postgress://u@h/d"]).run();
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("\nhint: it is to be like postgres://USER"), "{}", output.stderr);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = debshrew(&["simulate", "--listen", &address]).run();
+    assert!(output.stderr.contains("\nhint: --listen takes another address"), "{}", output.stderr);
+    let pipeline =
+        "[source]\nurls = 'http://127.0.0.1:1'\nretries = 0\n[pipelines.ledger]\ntransform = 'l.wasm'";
+    let output = debshrew(&["check", "--database-url", "host=127.0.0.1 port=1"]).file(pipeline).run();
+    assert_eq!((output.code, output.stderr.as_str()), (1, "error: 3 of the checks failed\n"));
+    let mut lines = output.stdout.lines();
+    assert_eq!(lines.next(), Some("ok    configuration: 1 pipeline"));
+    assert!(
+        lines.next().unwrap().starts_with("BAD   transform of `ledger`: cannot read the transform `l.wasm`")
+    );
+    assert!(lines.next().unwrap().starts_with("      hint: build it, or set `pipelines.ledger.transform`"));
+}
+
+#[tokio::test]
+async fn what_the_server_says_is_said_once() {
+    let test = database("cli_words").await;
+    let output =
+        debshrew(&["migrate", "--database-url", &test.dsn, "--grant-read", "debshrew_test_nobody"]).run();
+    assert_eq!(output.code, 1);
+    assert_eq!(
+        output.stderr,
+        "error: PostgreSQL did not accept: let role \"debshrew_test_nobody\" read\n  \
+         caused by: ERROR: role \"debshrew_test_nobody\" does not exist\n"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
+mod demo;
 mod fold;
 mod hostile;
 mod hostile_source;

@@ -111,6 +111,23 @@ async fn migrations_that_were_edited_or_taken_away_are_named() {
     assert!(error.contains("missing"), "{error}");
 }
 
+#[tokio::test]
+async fn a_file_that_has_no_migrations_name_is_not_passed_over() {
+    let test = database("migrations_misnamed").await;
+    let mut rig = Rig::up(&test, "misnamed", TABLE).await;
+    std::fs::write(rig.folder().join("README.md"), "").unwrap();
+    rig.migrate_again(Mode::Apply).await.unwrap();
+    for name in ["V2_step.sql", "V2.sql", "2__step.sql", "V2__a-step.sql", "V__step.sql", "V2__step.SQL"] {
+        std::fs::write(rig.folder().join(name), "select 1").unwrap();
+        let error = rig.migrate_again(Mode::Apply).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{name}` in the migrations folder")), "{name}: {error}");
+        std::fs::remove_file(rig.folder().join(name)).unwrap();
+    }
+    std::fs::write(rig.folder().join("V002__a_2nd_step.sql"), "select 1").unwrap();
+    let report = rig.migrate_again(Mode::Apply).await.unwrap();
+    assert_eq!(report.pipelines[0].migrations, ["V2__a_2nd_step"]);
+}
+
 /// Every object, with its columns, and every history: what a migration may leave behind.
 async fn left_behind(client: &Client) -> Vec<String> {
     let sql = "
@@ -138,9 +155,9 @@ async fn what_fails_and_what_is_only_tried_leaves_nothing_behind() {
     assert_eq!(tried.pipelines[0].migrations, ["V2__step"]);
     assert!(tried.pipelines[0].journals.iter().any(|done| done.contains("made the journal of `fine`")));
     assert_eq!(left_behind(&rig.client).await, before);
-    rig.add("create table broken (id nonsense)");
+    rig.add("-- ä\ncreate table broken (id nonsense)");
     let error = rig.migrate_again(Mode::Apply).await.unwrap_err().to_string();
-    assert!(error.contains("pipeline `nothing`") && error.contains("nonsense"), "{error}");
+    assert!(error.contains("pipeline `nothing`: V3__step, line 2: ERROR: type \"nonsense\""), "{error}");
     assert_eq!(left_behind(&rig.client).await, before);
     // A new pipeline that fails is not registered either.
     let mut wanted = rig.wanted();

@@ -86,7 +86,9 @@ async fn a_block_that_cannot_be_applied_halts_its_pipeline_alone() {
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("pipeline `broken` has halted"), "{stderr}");
     scene.follows().await;
-    let Output { code, stdout, .. } = scene.run(&["status"]).await;
+    let Output { code, stdout, stderr } = scene.run(&["status"]).await;
+    // `status` does not send one to `status`.
+    assert_eq!(stderr, "error: pipeline `broken` has halted\n");
     assert_eq!(code, 3);
     let reason = "table `seen` has no column `coumt`; it has `height`, `count`, `hash`, `tracker`";
     assert!(stdout.contains(reason), "{stdout}");
@@ -104,7 +106,12 @@ async fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
     scene.succeed(&["migrate"]).await;
     let mut first = scene.start(&["run"]);
     scene.caught_up().await;
-    let second = scene.start(&["run"]);
+    // Nothing is pending, so that it need not write the tables now.
+    let second = scene.start(&["run", "--migrate"]);
+    until("the second stands by", async || {
+        std::fs::read_to_string(scene.log()).unwrap().contains("standing by")
+    })
+    .await;
     let standing_by = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objsubid = 2 \
                        and database = (select oid from pg_database where datname = current_database())";
     assert!(scene.client.query_one(standing_by, &[]).await.unwrap().get::<_, bool>(0));

@@ -32,7 +32,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     config.check_runnable()?;
     let pipelines = chosen(&config, &args.pipeline)?;
     let mut findings = Findings::default();
-    findings.good("configuration", format!("{} pipelines", pipelines.len()));
+    findings.good("configuration", counted(pipelines.len(), "pipeline"));
     for (name, settings) in &pipelines {
         match transform(name, settings) {
             Ok(_) => {
@@ -84,8 +84,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
     };
     for pipeline in report.pipelines {
         let pending = pipeline.migrations.len() + report.own.len();
-        let pending =
-            if pending == 0 { String::new() } else { format!(" ({pending} migrations are pending)") };
+        let pending = match pending {
+            0 => String::new(),
+            some => format!(" ({} to be run by `debshrew migrate`)", counted(some, "migration")),
+        };
         findings.good(&what, format!("{}{pending}", quoted(pipeline.tables.iter().map(String::as_str))));
         for (table, reason) in &pipeline.refused {
             findings.say_bad(&format!("table `{table}`"), format!("cannot be replicated: {reason}"));
@@ -101,6 +103,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
     }
 }
 
+fn counted(count: usize, thing: &str) -> String {
+    if count == 1 { format!("1 {thing}") } else { format!("{count} {thing}s") }
+}
+
 #[derive(Default)]
 struct Findings {
     lines: Vec<String>,
@@ -114,6 +120,7 @@ impl Findings {
 
     fn bad(&mut self, what: &str, error: &Error) {
         self.say_bad(what, chain(error));
+        self.lines.extend(error.hint().map(|hint| format!("      hint: {hint}")));
     }
 
     fn say_bad(&mut self, what: &str, found: String) {

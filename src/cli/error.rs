@@ -75,6 +75,9 @@ pub enum Error {
     Pending { pending: String },
     #[error("{}", halted(.0))]
     Halted(Vec<String>),
+    /// By `status`, which has said why.
+    #[error("{}", halted(.0))]
+    SaidToBeHalted(Vec<String>),
     #[error("{0} of the checks failed")]
     Checks(usize),
     #[error("cannot read from standard input")]
@@ -89,6 +92,8 @@ pub enum Error {
     NoTransforms { path: PathBuf },
     #[error("the demo could not go on: {0}")]
     Demo(String),
+    #[error("the demo was stopped before its last step")]
+    Stopped,
     #[error("the demo's query failed: {sql}")]
     DemoQuery {
         sql: String,
@@ -129,7 +134,7 @@ impl Error {
             | Error::NobodyToAsk
             | Error::Apply(ApplyError::Contradiction { .. } | ApplyError::Db(DbError::Url(_)))
             | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
-            Error::Halted(_) => Exit::Halted,
+            Error::Halted(_) | Error::SaidToBeHalted(_) => Exit::Halted,
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
             Error::Apply(ApplyError::Db(error @ (DbError::Connect { .. } | DbError::Pool { .. })))
                 if error.kind() == Kind::Transient =>
@@ -148,6 +153,7 @@ impl Error {
             | Error::Output(_)
             | Error::Cluster(_)
             | Error::Demo(_)
+            | Error::Stopped
             | Error::DemoQuery { .. }
             | Error::Claim { .. } => Exit::Failure,
             Error::NoTransforms { .. } => Exit::Usage,
@@ -163,6 +169,16 @@ impl Error {
                 Some("`make transforms` builds them; --transforms names their folder".into())
             }
             Error::Halted(_) => Some("`debshrew status` says why".into()),
+            Error::Transform { pipeline, .. } => Some(format!(
+                "build it, or set `pipelines.{pipeline}.transform`; in a file, paths are relative to that file"
+            )),
+            Error::Apply(ApplyError::Db(DbError::Url(_))) => Some(
+                "it is to be like postgres://USER:PASSWORD@HOST:PORT/DATABASE, or host=HOST dbname=DATABASE"
+                    .into(),
+            ),
+            Error::Simulate(SimulateError::Listen { .. }) => {
+                Some("--listen takes another address; port 0 is any free one".into())
+            }
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::start::{chosen, database, finish};
 use super::{Error, Globals, output};
+use crate::apply::ApplyError;
 use crate::apply::setup::{self, Mode, Report, Wanted};
 use crate::config::{self, Config};
 use crate::db::Db;
@@ -52,7 +53,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     })
 }
 
-/// Migrates as the configuration says; what was done goes to the log.
+/// Migrates as the configuration says; what was done goes to the log. While another process writes a pipeline and
+/// nothing is pending there is nothing to do but to stand by.
 pub(super) async fn apply(
     config: &Config,
     pipelines: &[(&str, &config::Pipeline)],
@@ -60,7 +62,10 @@ pub(super) async fn apply(
 ) -> Result<(), Error> {
     let readers = &config.database.read_roles;
     let report =
-        setup::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await?;
+        match setup::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await {
+            Err(ApplyError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
+            report => report?,
+        };
     for line in describe(&report).lines() {
         tracing::info!("migrate: {line}");
     }
@@ -99,6 +104,13 @@ fn describe(report: &Report) -> String {
     }
     lines.extend(report.readers.iter().map(|role| format!("role `{role}` may read")));
     lines.join("\n")
+}
+
+/// What has not been applied yet, each with whose it is.
+pub(super) async fn pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<Vec<String>, Error> {
+    let progress = setup::progress(&*db.client().await?, &wanted(pipelines)).await?;
+    let named = progress.iter().flat_map(|one| one.pending.iter().map(|name| format!("{}: {name}", one.of)));
+    Ok(named.collect())
 }
 
 async fn status(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {

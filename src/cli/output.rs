@@ -71,9 +71,9 @@ fn report(error: &Error, paint: Paint) -> String {
     let mut last = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        // Some crates repeat their cause in their own text.
+        // Some crates repeat their cause in their own text; tokio-postgres says no more than this of the server's.
         let message = inner.to_string().trim_end().to_owned();
-        if !last.contains(&message) {
+        if !last.contains(&message) && message != "db error" {
             // Writing to a String does not fail.
             let _ = writeln!(text, "  caused by: {}", message.replace('\n', "\n  "));
         }

@@ -5,7 +5,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::start::{block_on, chosen, database, transform};
 use super::{Error, Globals, height, migrate};
-use crate::apply::setup;
 use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
@@ -109,10 +108,6 @@ async fn all(pipelines: Vec<Pipeline>, goal: Goal, stop: &CancellationToken) -> 
 }
 
 async fn refuse_pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {
-    let client = db.client().await?;
-    let mut pending = Vec::new();
-    for progress in setup::progress(&client, &migrate::wanted(pipelines)).await? {
-        pending.extend(progress.pending.iter().map(|migration| format!("{}: {migration}", progress.of)));
-    }
+    let pending = migrate::pending(pipelines, db).await?;
     if pending.is_empty() { Ok(()) } else { Err(Error::Pending { pending: pending.join(", ") }) }
 }

@@ -39,7 +39,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     }
     let halted: Vec<String> =
         pipelines.into_iter().filter(|one| one.state == "halted").map(|one| one.pipeline).collect();
-    if halted.is_empty() { Ok(()) } else { Err(Error::Halted(halted)) }
+    // The reason stands above already.
+    if halted.is_empty() { Ok(()) } else { Err(Error::SaidToBeHalted(halted)) }
 }
 
 fn people(pipelines: &[Overview]) -> String {

@@ -47,7 +47,9 @@ impl ConfigError {
                     .to_owned()
             }
             ConfigError::NoSource => {
-                "set `urls` under `[source]` in debshrew.toml, or pass --source-url http://HOST:PORT".to_owned()
+                "set `urls` under `[source]` in debshrew.toml, or pass --source-url http://HOST:PORT; debshrew.toml is \
+                 looked for in the current folder, unless --config names it"
+                    .to_owned()
             }
             ConfigError::NoPipeline => {
                 "add a `[pipelines.NAME]` section with a `transform` to debshrew.toml, or name the file with --config"

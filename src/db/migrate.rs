@@ -4,9 +4,11 @@
 use std::path::Path;
 
 use refinery::{AsyncMigrate, Migration, Runner};
+use refinery_core::parse_migration_name;
 use refinery_core::traits::r#async::{AsyncQuery, AsyncTransaction};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio_postgres::error::{DbError as Refusal, ErrorPosition};
 use tokio_postgres::{GenericClient, Transaction};
 
 use super::{DbError, kind_of};
@@ -21,10 +23,18 @@ pub fn own() -> Vec<Migration> {
     embedded::migrations::runner().get_migrations().clone()
 }
 
-/// The migrations in a folder: files named `V1__what_it_does.sql`, in the order of their numbers.
+/// The migrations in a folder: files named `V1__what_it_does.sql`, in the order of their numbers. A file with SQL
+/// that is called otherwise is an error, since refinery would pass it over.
 pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, DbError> {
     if !folder.is_dir() {
         return Err(DbError::Catalog(format!("the migrations folder `{}` does not exist", folder.display())));
+    }
+    if let Some(name) = misnamed(folder) {
+        return Err(DbError::Catalog(format!(
+            "`{name}` in the migrations folder `{}` is not named like `V1__what_it_does.sql`: a `V`, its number, two \
+             `_`, then letters, digits and `_`",
+            folder.display()
+        )));
     }
     let mut migrations = refinery::load_sql_migrations(folder).map_err(|error| DbError::Migration {
         detail: format!("cannot read the folder `{}`: {error}", folder.display()),
@@ -38,6 +48,18 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, DbError> {
     }
     migrations.sort();
     Ok(migrations)
+}
+
+/// A file in the folder that ends in `.sql` and has no migration's name.
+fn misnamed(folder: &Path) -> Option<String> {
+    let names =
+        std::fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let has_no_number = |name: &String| {
+        let Some(stem) = name.strip_suffix(".sql") else { return name.to_lowercase().ends_with(".sql") };
+        // What follows the name's letters, digits and `_` is not looked at by refinery's function.
+        parse_migration_name(stem).map_or(true, |(_, _, rest)| !stem.ends_with(&format!("__{rest}")))
+    };
+    names.filter(has_no_number).min()
 }
 
 /// A migration that a database has had.
@@ -99,14 +121,14 @@ pub async fn run(
     history: &str,
 ) -> Result<Vec<Migration>, DbError> {
     let begun = transaction_id(transaction).await?;
+    // Not grouped, so that an error names its migration; they share the caller's transaction all the same.
     let report = Runner::new(migrations)
-        .set_grouped(true)
         .set_abort_divergent(true)
         .set_abort_missing(true)
         .set_migration_table_name(history)
         .run_async(&mut Inside(transaction))
         .await
-        .map_err(describe)?;
+        .map_err(|error| describe(error, migrations))?;
     if transaction_id(transaction).await? != begun {
         return Err(DbError::Migration {
             detail: format!(
@@ -133,16 +155,18 @@ async fn transaction_id(transaction: &Transaction<'_>) -> Result<String, DbError
         .map_err(DbError::statement("see which transaction this is"))
 }
 
-fn describe(error: refinery::Error) -> DbError {
+fn describe(error: refinery::Error, migrations: &[Migration]) -> DbError {
     let mut kind = Kind::Permanent;
     let mut detail = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {
         if let Some(postgres) = inner.downcast_ref::<tokio_postgres::Error>() {
             kind = kind_of(postgres);
-            if let Some(server) = postgres.as_db_error() {
-                detail = server.to_string();
-                if let Some(hint) = server.hint() {
+            if let Some(refusal) = postgres.as_db_error() {
+                // Before anything of a migration ran, the text is another, and names none.
+                let failed = migrations.iter().find(|one| detail.contains(&format!(" {one}`")));
+                detail = failed.map_or(String::new(), |one| place(one, refusal)) + &refusal.to_string();
+                if let Some(hint) = refusal.hint() {
                     detail.push_str(&format!(" (hint: {hint})"));
                 }
             }
@@ -150,6 +174,18 @@ fn describe(error: refinery::Error) -> DbError {
         cause = inner.source();
     }
     DbError::Migration { detail, kind }
+}
+
+/// The migration, and its line if PostgreSQL said where.
+fn place(migration: &Migration, refusal: &Refusal) -> String {
+    let line = match (refusal.position(), migration.sql()) {
+        (Some(ErrorPosition::Original(position)), Some(sql)) => {
+            let before = sql.chars().take(*position as usize).filter(|letter| *letter == '\n').count();
+            format!(", line {}", before + 1)
+        }
+        _ => String::new(),
+    };
+    format!("{migration}{line}: ")
 }
 
 /// refinery's view of a transaction that somebody else began and will end.

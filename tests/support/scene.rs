@@ -113,7 +113,8 @@ impl Scene {
             .unwrap()
     }
 
-    fn log(&self) -> PathBuf {
+    /// What commands that were started have logged.
+    pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }
 

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::start::block_on;
 use super::{Error, Globals, output};
@@ -50,20 +52,30 @@ const BLOCK_EVERY: Duration = Duration::from_secs(3);
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     telemetry::init(globals.log.as_deref().unwrap_or("warn"), telemetry::Format::Text)?;
     block_on(async |stop| {
+        let mut hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
         let (demo, mut running) = tokio::select! {
             biased;
-            () = stop.cancelled() => return Err(Error::Demo("it was stopped before its last step".into())),
+            // Nobody waits for the last step's answer unless they asked for it.
+            () = told_to_end(&stop, &mut hangup) => return if args.exit { Err(Error::Stopped) } else { Ok(()) },
             played = Demo::play(args, globals) => played?,
         };
         if !args.exit {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => {}
+                () = told_to_end(&stop, &mut hangup) => {}
                 failed = demo.follow(&mut running) => failed?,
             }
         }
         running.stop().await
     })
+}
+
+/// A signal that ends commands, or the terminal's end, of which the processes that were started hear by us alone.
+async fn told_to_end(stop: &CancellationToken, hangup: &mut Signal) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _ = hangup.recv() => {}
+    }
 }
 
 struct Demo {
@@ -83,7 +95,12 @@ impl Demo {
         let running = demo.crash(&client, running).await?;
         demo.compare(&client).await?;
         demo.ask(&client).await?;
-        output::print(&format!("\nGo on by yourself:\n\n   psql '{}'", demo.server.dsn))?;
+        match demo.server.private_dsn() {
+            Some(dsn) if !args.exit => output::print(&format!("\nGo on by yourself:\n\n   psql '{dsn}'"))?,
+            // It is about to go.
+            Some(_) => {}
+            None => output::print("\nGo on by yourself: the schema `demo` stays in the database.")?,
+        }
         Ok((demo, running))
     }
 
@@ -106,9 +123,7 @@ impl Demo {
         output::print(&format!("   {} blocks at {}", args.blocks, source.url()))?;
         let program = Program::new(&server.dsn, &source.url(), &args.transforms, &[DEMO, UNDISTURBED])?;
         program.finish(&["migrate"]).await?;
-        output::print(
-            "   the tables of the transform `ledger`, made by `debshrew migrate`, in the schema `demo`",
-        )?;
+        output::print("   the transform `ledger`, its tables made by `debshrew migrate`")?;
         Ok(Demo { server, source, program })
     }
 
@@ -145,7 +160,7 @@ impl Demo {
                     (select count(*) from demo.outputs), (select count(*) from demo.balances))";
         let rows: String = value(client, rows).await?;
         let seconds = since.elapsed().as_secs_f64();
-        output::print(&format!("   {} blocks in {seconds:.1} s: {rows}", height + 1))?;
+        output::print(&format!("   {} blocks in {seconds:.1} s:\n   {rows}", height + 1))?;
         claims::consistent(client).await
     }
 
@@ -159,7 +174,7 @@ impl Demo {
         self.caught_up(client, running).await?;
         let seen = "select depth::text, from_height::text, left(from_hash, 16) || '…', fork_height::text, \
                     rows_restored::text from debshrew.reorgs where pipeline = 'demo'";
-        let header = ["depth", "from height", "from hash", "back to height", "rows put back or removed"];
+        let header = ["depth", "from height", "from hash", "back to height", "rows undone"];
         show(&header, texts(client, seen).await?)?;
         let depth: i32 =
             value(client, "select max(depth) from debshrew.reorgs where pipeline = 'demo'").await?;
@@ -186,9 +201,7 @@ impl Demo {
                    where application_name = 'debshrew/demo' and datname = current_database()";
         let _: i64 = value(client, cut).await?;
         sql(client, "commit").await?;
-        output::print(
-            "   killed while its transaction had written some of the block's tables and not the others",
-        )?;
+        output::print("   killed when its transaction had written to some tables and not to others")?;
         let after = counts(client).await?;
         let unchanged = if before == after { Ok(()) } else { Err(format!("{before:?} became {after:?}")) };
         claims::hold("nothing of the unfinished block is there", unchanged)?;
@@ -200,9 +213,7 @@ impl Demo {
     }
 
     async fn compare(&self, client: &Client) -> Result<(), Error> {
-        output::print(
-            "\n5. The same blocks once more, into another schema, with no reorganisation and no crash",
-        )?;
+        output::print("\n5. The same blocks into another schema, with no reorganisation and no crash")?;
         self.program.finish(&["run", "--once", "--pipeline", UNDISTURBED]).await?;
         claims::as_undisturbed(client).await
     }
@@ -213,25 +224,26 @@ impl Demo {
                        to_char(balance / 1e8, 'FM999,999,990.00000000') \
                        from demo.balances order by balance desc, script_hash limit 5";
         output::print(
-            "\n   select script_hash, balance / 1e8 from demo.balances order by balance desc limit 5;",
+            "\n   select script_hash, balance / 1e8 as bitcoin\n     from demo.balances order by balance desc limit 5;",
         )?;
-        show(&["script hash", "bitcoin"], texts(client, richest).await?)?;
+        show(&["script_hash", "bitcoin"], texts(client, richest).await?)?;
         let blocks = "select b.height::text, left(encode(b.hash, 'hex'), 16) || '…', b.transactions::text \
                       from demo.blocks b order by b.height desc limit 5";
         output::print(
-            "\n   select height, hash, transactions from demo.blocks order by height desc limit 5;",
+            "\n   select height, hash, transactions\n     from demo.blocks order by height desc limit 5;",
         )?;
         show(&["height", "hash", "transactions"], texts(client, blocks).await?)?;
         let pipelines =
             "select pipeline, state, height::text, lag_blocks::text from debshrew.pipelines order by 1";
         output::print("\n   select pipeline, state, height, lag_blocks from debshrew.pipelines;")?;
-        show(&["pipeline", "state", "height", "lag blocks"], texts(client, pipelines).await?)
+        show(&["pipeline", "state", "height", "lag_blocks"], texts(client, pipelines).await?)
     }
 
     /// Mines a block now and then, without end.
     async fn follow(&self, running: &mut Running) -> Result<(), Error> {
         let client = self.server.client().await?;
-        output::print("\nNew blocks follow; Ctrl-C ends it and takes the private database away.")?;
+        let and = self.server.private_dsn().map_or("", |_| " and takes the private database away");
+        output::print(&format!("\nNew blocks follow; Ctrl-C ends it{and}."))?;
         loop {
             tokio::time::sleep(BLOCK_EVERY).await;
             self.source.control(Command::Mine { blocks: 1 }).await?;
@@ -248,31 +260,32 @@ impl Demo {
     }
 }
 
-/// Takes away what an earlier demo left in a database that is used again.
+/// Takes away what an earlier demo left in a database that is used again. A demo makes both pipelines at once; one
+/// of them alone, or a schema that is not a pipeline's, is somebody's own and stays.
 async fn forget(client: &Client) -> Result<(), Error> {
-    let left: bool = value(client, "select to_regclass('debshrew.pipeline') is not null").await?;
-    for name in [DEMO, UNDISTURBED] {
-        let taken = format!("select exists (select from pg_namespace where nspname = '{name}')");
-        if !value::<bool>(client, &taken).await? {
-            continue;
-        }
-        let ours = format!(
-            "select exists (select from debshrew.pipeline where name = '{name}' and schema_name = '{name}')"
-        );
-        if !left || !value::<bool>(client, &ours).await? {
-            return Err(Error::Demo(format!(
-                "the database has a schema `{name}` that is not of an earlier demo: rename it, or name another \
-                 database"
-            )));
-        }
-        let away = format!(
-            "drop schema {name}, debshrew_{name} cascade; drop table if exists debshrew.migrations_{name}; \
-             delete from debshrew.pipeline where name = '{name}'"
-        );
-        sql(client, &away).await?;
-        output::print(&format!("   took away the schema `{name}` of an earlier demo"))?;
+    let both = format!("name in ('{DEMO}', '{UNDISTURBED}') and schema_name = name");
+    let ours = format!("select count(*) = 2 from debshrew.pipeline where {both}");
+    let migrated = "select to_regclass('debshrew.pipeline') is not null";
+    if value::<bool>(client, migrated).await? && value::<bool>(client, &ours).await? {
+        // One transaction.
+        let away = [DEMO, UNDISTURBED].map(|name| {
+            format!(
+                "drop schema if exists {name}, debshrew_{name} cascade; \
+                 drop table if exists debshrew.migrations_{name}; \
+                 delete from debshrew.pipeline where name = '{name}';"
+            )
+        });
+        sql(client, &away.concat()).await?;
+        return output::print("   took away what an earlier demo left");
     }
-    Ok(())
+    let taken =
+        format!("select nspname::text from pg_namespace where nspname in ('{DEMO}', '{UNDISTURBED}')");
+    match texts(client, &taken).await?.into_iter().flatten().next() {
+        None => Ok(()),
+        Some(name) => Err(Error::Demo(format!(
+            "the database has a schema `{name}` that is not of an earlier demo: rename it, or name another database"
+        ))),
+    }
 }
 
 /// How many rows each table has, the checkpoint's height among them.
@@ -291,7 +304,12 @@ fn show(header: &[&str], rows: Vec<Vec<String>>) -> Result<(), Error> {
 
 /// On standard error, and on a terminal only.
 fn progress_bar(height: u32) -> Result<ProgressBar, Error> {
-    let style = ProgressStyle::with_template("   [{bar:40}] {pos}/{len} blocks, {per_sec}")
-        .map_err(|error| stage::broken("draw a progress bar", &error))?;
+    let speed = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{:.0}/s", state.per_sec());
+    };
+    let style = ProgressStyle::with_template("   [{bar:40}] {pos}/{len} blocks, {speed}")
+        .map_err(|error| stage::broken("draw a progress bar", &error))?
+        .with_key("speed", speed);
     Ok(ProgressBar::new(height.into()).with_style(style.progress_chars("=> ")))
 }

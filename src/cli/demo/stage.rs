@@ -31,7 +31,7 @@ pub(super) fn broken(what: &str, error: &dyn std::fmt::Display) -> Error {
 pub(super) struct Server {
     pub(super) dsn: String,
     db: Db,
-    _cluster: Option<Cluster>,
+    cluster: Option<Cluster>,
 }
 
 impl Server {
@@ -42,13 +42,18 @@ impl Server {
         let cluster = cluster.map_err(|error| broken("start PostgreSQL", &error))??;
         run(&*pool(&cluster.dsn("postgres"))?.client().await?, "create database demo").await?;
         let dsn = cluster.dsn("demo");
-        Ok(Server { db: pool(&dsn)?, dsn, _cluster: Some(cluster) })
+        Ok(Server { db: pool(&dsn)?, dsn, cluster: Some(cluster) })
     }
 
     pub(super) async fn given(dsn: &str) -> Result<Server, Error> {
         let db = pool(dsn)?;
         drop(db.client().await.map_err(Error::DatabaseUnreachable)?);
-        Ok(Server { db, dsn: dsn.to_owned(), _cluster: None })
+        Ok(Server { db, dsn: dsn.to_owned(), cluster: None })
+    }
+
+    /// Of the private one, for `psql`. What was named is its user's to know: it may hold a password.
+    pub(super) fn private_dsn(&self) -> Option<&str> {
+        self.cluster.as_ref().map(|_| self.dsn.as_str())
     }
 
     /// Without a password.
@@ -156,7 +161,10 @@ impl Program {
     /// Starts it in the background.
     pub(super) fn start(self: &Arc<Self>, arguments: &[&str]) -> Result<Running, Error> {
         let mut command = tokio::process::Command::from(self.command(arguments)?);
-        let child = command.kill_on_drop(true).spawn().map_err(|error| broken("start `debshrew`", &error))?;
+        // In a group of its own: Ctrl-C is for the demo, which ends what it started, and a second signal would end
+        // `debshrew run` at once, as a failure.
+        let child = command.process_group(0).kill_on_drop(true).spawn();
+        let child = child.map_err(|error| broken("start `debshrew`", &error))?;
         Ok(Running { child, program: Arc::clone(self) })
     }
 
