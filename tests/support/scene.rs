@@ -24,17 +24,18 @@ pub struct Scene {
     folder: tempfile::TempDir,
 }
 
-/// A source that goes through its phases as fast as it can.
+/// A source that goes through its phases several times as fast as a real one, in the same proportions: above all,
+/// what it has is not taken back sooner than a client that looks every 20 ms can have seen it.
 pub fn quick(height: u32) -> Options {
     Options {
         origin: Origin::Generated { seed: 1, height, transactions: 2 },
         timing: Timing {
-            notice: Duration::from_millis(5),
+            notice: Duration::from_millis(150),
             view_lag: Duration::ZERO,
-            rollback: Duration::from_millis(5),
-            half_done: Duration::from_millis(2),
-            block: Duration::from_millis(4),
-            between: Duration::from_millis(2),
+            rollback: Duration::from_millis(8),
+            half_done: Duration::from_millis(4),
+            block: Duration::from_millis(20),
+            between: Duration::from_millis(4),
         },
         ..Options::default()
     }
