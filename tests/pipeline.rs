@@ -328,3 +328,17 @@ async fn it_does_not_halt_at_a_block_that_it_was_stopped_before() {
     assert_eq!(scene.run(&["run"]).await.code, 3);
     assert_eq!(scene.whole().await.len(), 40);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_is_noticed_before_the_next_block() {
+    let scene = Scene::new("pipeline_lost", COUNTER, quick(20)).await;
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let cut = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+               where application_name = 'debshrew/counter' and datname = current_database()";
+    assert_eq!(scene.client.query_one(cut, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let again = "select epoch > 1 from debshrew.checkpoint";
+    until("it is the writer again", async || scene.client.query_one(again, &[]).await.unwrap().get(0)).await;
+    until("it says so", async || scene.state().await == "running").await;
+}

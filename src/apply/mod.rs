@@ -62,6 +62,8 @@ pub enum ApplyError {
     RowsMissing { table: String, expected: u64, got: u64 },
     #[error("key column `{column}` of table `{table}` is {declared} and would store {got} as another value")]
     KeyChanged { table: String, column: String, declared: String, got: String },
+    #[error("the connection of pipeline `{pipeline}`'s writer has ended")]
+    Disconnected { pipeline: String },
     #[error("another process has taken over pipeline `{pipeline}`, or its checkpoint was moved")]
     Fenced { pipeline: String },
     #[error(
@@ -97,7 +99,7 @@ impl ApplyError {
             ApplyError::Db(error) => error.kind(),
             ApplyError::Statement { source, .. } | ApplyError::Transaction { source, .. } => kind_of(source),
             // Whoever is the writer now may go away again; the checkpoint is read anew before anything else.
-            ApplyError::Fenced { .. } => Kind::Transient,
+            ApplyError::Fenced { .. } | ApplyError::Disconnected { .. } => Kind::Transient,
             _ => Kind::Permanent,
         }
     }

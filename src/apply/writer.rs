@@ -83,6 +83,14 @@ impl Writer {
         &self.pipeline
     }
 
+    /// Whether this is still connected, and so the writer, as far as can be told without asking.
+    pub fn check_connected(&self) -> Result<(), ApplyError> {
+        match self.client.is_closed() {
+            false => Ok(()),
+            true => Err(ApplyError::Disconnected { pipeline: self.pipeline.name.clone() }),
+        }
+    }
+
     /// Takes on what the configuration says of the pipeline, as far as that is safe: its start can move until the
     /// first block is committed.
     pub async fn align(&mut self, schema: &str, start_height: Height) -> Result<(), ApplyError> {

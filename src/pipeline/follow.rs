@@ -107,6 +107,8 @@ impl<'a> Follow<'a> {
         if self.reached() {
             return Ok(Some(Ended::GoalReached));
         }
+        // It may be long until the next block tells.
+        self.writer.check_connected()?;
         let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
             return Ok(None);
         };
