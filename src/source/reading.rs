@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
@@ -13,12 +14,22 @@ use crate::block::{BlockHash, BlockRef, Height};
 /// How many hashes are asked for again at once.
 const AT_ONCE: usize = 32;
 
+/// How much time may pass between two looks at the tip while views are asked for.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// A reading that has begun. Shared by whoever evaluates inside it.
 pub struct Reading {
     endpoint: Endpoint,
     tip: BlockRef,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
     /// Every hash that was given out, to be asked for again.
-    given: Mutex<BTreeMap<Height, BlockHash>>,
+    given: BTreeMap<Height, BlockHash>,
+    /// The highest tip so far.
+    highest: BlockRef,
+    looked_at: Instant,
 }
 
 /// Whether what was answered inside a reading counts.
@@ -31,7 +42,8 @@ pub enum Verdict {
 
 impl Reading {
     pub(super) fn new(endpoint: Endpoint, tip: BlockRef) -> Reading {
-        Reading { endpoint, tip, given: Mutex::new(BTreeMap::from([(tip.height, tip.hash)])) }
+        let given = BTreeMap::from([(tip.height, tip.hash)]);
+        Reading { endpoint, tip, seen: Mutex::new(Seen { given, highest: tip, looked_at: Instant::now() }) }
     }
 
     /// The tip when the reading began.
@@ -41,7 +53,7 @@ impl Reading {
 
     /// The hash at a height up to the tip's; `None` when the server has none, which means that it has moved.
     pub async fn hash(&self, height: Height) -> Result<Option<BlockHash>, SourceError> {
-        if let Some(hash) = self.given().get(&height) {
+        if let Some(hash) = self.seen().given.get(&height) {
             return Ok(Some(*hash));
         }
         if height > self.tip.height {
@@ -49,7 +61,7 @@ impl Reading {
         }
         let found = hash(&self.endpoint, height).await?;
         if let Some(hash) = found {
-            self.given().insert(height, hash);
+            self.seen().given.insert(height, hash);
         }
         Ok(found)
     }
@@ -67,16 +79,44 @@ impl Reading {
         input: &[u8],
         height: Height,
     ) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
+        self.glance().await?;
         rpc::view(&self.endpoint, name, input, height).await
+    }
+
+    /// Notes now and then how high the tip has risen. A rise above the tip of the beginning, and a fall back to it
+    /// or to above it, would leave no trace in the end, and yet views were wrong while it fell. While the server
+    /// rolls back this waits, and so does the view after it.
+    async fn glance(&self) -> Result<(), SourceError> {
+        let highest = {
+            let mut seen = self.seen();
+            if seen.looked_at.elapsed() < GLANCE {
+                return Ok(());
+            }
+            seen.looked_at = Instant::now();
+            seen.highest.height
+        };
+        if rpc::height(&self.endpoint).await? > highest
+            && let Some(tip) = super::tip(&self.endpoint).await?
+        {
+            let mut seen = self.seen();
+            if tip.height > seen.highest.height {
+                seen.highest = tip;
+            }
+        }
+        Ok(())
     }
 
     /// Looks again at the tip and at every hash that was given out.
     pub async fn close(&self) -> Result<Verdict, SourceError> {
         let height = rpc::height(&self.endpoint).await?;
-        if height < self.tip.height {
-            return Ok(Verdict::Moved(format!("the tip fell from height {} to {height}", self.tip.height)));
+        let (mut given, highest) = {
+            let seen = self.seen();
+            (seen.given.clone(), seen.highest)
+        };
+        if height < highest.height {
+            return Ok(Verdict::Moved(format!("the tip fell from height {} to {height}", highest.height)));
         }
-        let given = self.given().clone();
+        given.insert(highest.height, highest.hash);
         let moved: Vec<Height> = stream::iter(given)
             .map(|(height, before)| async move {
                 let now = hash(&self.endpoint, height).await?;
@@ -92,8 +132,8 @@ impl Reading {
         })
     }
 
-    fn given(&self) -> std::sync::MutexGuard<'_, BTreeMap<Height, BlockHash>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         // Nothing panics while it is held.
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -32,7 +32,7 @@ async fn step_until(simulator: &Simulator, phase: Phase) -> Status {
     simulator.control(Command::Step { count: 1, until: Some(phase) }).await.unwrap()
 }
 
-async fn mine(simulator: &Simulator, blocks: u32) -> Status {
+pub async fn mine(simulator: &Simulator, blocks: u32) -> Status {
     simulator.control(Command::Mine { blocks }).await.unwrap()
 }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use debshrew::block::{BlockHash, Height};
 use debshrew::config;
-use debshrew::simulate::{Phase, Simulator};
+use debshrew::simulate::{Phase, Simulator, Status};
 use debshrew::source::{Reading, Source, Verdict};
 
 use super::http::in_time;
-use super::reorgs::{reorg, step, stepped};
+use super::reorgs::{mine, reorg, step, stepped};
 
 /// A client that follows a stand-in and tries nothing twice.
 pub fn source(simulator: &Simulator) -> Source {
@@ -62,7 +62,8 @@ impl Asked {
             if height <= self.reading.tip().height {
                 let hash = unless_held(simulator, self.reading.hash(height)).await;
                 let Some(hash) = hash.transpose().unwrap() else { continue };
-                let view = self.reading.view("getblock", &[], height).await.unwrap();
+                let view = unless_held(simulator, self.reading.view("getblock", &[], height)).await;
+                let Some(view) = view.transpose().unwrap() else { continue };
                 self.answers.push(Told { phase, height, hash, block: view.ok() });
             }
         }
@@ -122,5 +123,38 @@ async fn a_reading_that_holds_is_right_in_every_phase() {
         let tip = source.tip().await.unwrap().unwrap();
         assert_eq!(tip, simulator.status().node.height);
         assert_eq!(simulator.status().calls("metashrew_preview"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_rise_and_a_fall_within_a_reading_do_not_pass_unseen() {
+    for depth in [1, 2] {
+        let simulator = stepped().await;
+        let source = source(&simulator);
+        let reading = source.open().await.unwrap().unwrap();
+        let tip = reading.tip().height;
+        let view = || reading.view("blocktracker", &[], tip);
+        mine(&simulator, depth).await;
+        in_time(simulator.until(Status::settled)).await;
+        let calls = simulator.status().calls("metashrew_height");
+        in_time(async {
+            while simulator.status().calls("metashrew_height") == calls {
+                view().await.unwrap().unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        // Down to where the reading began, and views are wrong meanwhile.
+        reorg(&simulator, depth, depth).await;
+        while step(&simulator).await != Phase::HalfRolledBack {}
+        let whole = tip.get() as usize + 1;
+        // Those that look at the tip first are held.
+        while unless_held(&simulator, view())
+            .await
+            .is_none_or(|answer| answer.unwrap().is_ok_and(|bytes| bytes.len() == whole))
+        {}
+        while step(&simulator).await != Phase::RolledBack {}
+        assert_eq!(simulator.status().index.height, Some(tip));
+        assert!(matches!(reading.close().await.unwrap(), Verdict::Moved(_)));
     }
 }
