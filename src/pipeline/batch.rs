@@ -26,7 +26,7 @@ const MOST_BYTES: usize = 32 << 20;
 
 /// Blocks whose evaluation counts, in order, ready to be committed.
 pub(super) struct Batch {
-    /// Where the source's tip was.
+    /// Where the source's tip was in the end.
     pub(super) tip: Height,
     pub(super) blocks: Vec<Block>,
     /// Why the block after them cannot be committed, if it cannot.
@@ -99,6 +99,8 @@ pub(super) async fn evaluate(
 struct Building<'a> {
     context: &'a Context,
     targets: &'a Targets,
+    /// Where the source's tip was when the reading began.
+    tip: Height,
     batch: Batch,
     logs: Vec<(Height, Vec<LogLine>)>,
     /// What the transform has handed over so far.
@@ -107,8 +109,9 @@ struct Building<'a> {
 
 impl<'a> Building<'a> {
     fn new(context: &'a Context, targets: &'a Targets) -> Building<'a> {
-        let batch = Batch { tip: context.reading.tip().height, blocks: Vec::new(), failed: None };
-        Building { context, targets, batch, logs: Vec::new(), bytes: 0 }
+        let tip = context.reading.tip().height;
+        let batch = Batch { tip, blocks: Vec::new(), failed: None };
+        Building { context, targets, tip, batch, logs: Vec::new(), bytes: 0 }
     }
 
     fn next_height(&self, first: Height) -> Height {
@@ -146,21 +149,21 @@ impl<'a> Building<'a> {
             }
             Err(Failed::Other(error)) => return Err(*error),
         };
-        self.batch.failed = Some(Failure { at, at_tip: at.height == self.batch.tip, error });
+        self.batch.failed = Some(Failure { at, at_tip: at.height == self.tip, error });
         Ok(())
     }
 
     fn journaling(&self, height: Height) -> Journaling {
         let settings = &self.context.pipeline.settings;
         // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
-        let above = self.batch.tip.blocks_above(height).saturating_sub(settings.confirmations);
+        let above = self.tip.blocks_above(height).saturating_sub(settings.confirmations);
         if above >= settings.retention { Journaling::Skipped } else { Journaling::Kept }
     }
 
     /// The batch, if the reading held.
-    async fn finish(self) -> Result<Evaluated, PipelineError> {
+    async fn finish(mut self) -> Result<Evaluated, PipelineError> {
         match self.context.reading.close().await? {
-            Verdict::Held => {}
+            Verdict::Held { tip } => self.batch.tip = tip,
             Verdict::Moved(how) => return Ok(Evaluated::Moved(how)),
         }
         let pipeline = &self.context.pipeline.name;

@@ -148,7 +148,7 @@ impl<'a> Follow<'a> {
                 }
             }
             Look::Forked(to) => self.roll_back(to).await?,
-            Look::Moved(how) => self.settle(&how, tip).await?,
+            Look::Moved(how) => self.settle(&how).await?,
         }
         Ok(None)
     }
@@ -159,7 +159,7 @@ impl<'a> Follow<'a> {
     async fn steady(&mut self, tip: Height) -> Result<bool, PipelineError> {
         match self.last_tip.replace(tip) {
             Some(last) if tip < last => {
-                self.settle(&format!("the tip fell from height {last} to {tip}"), tip).await?;
+                self.settle(&format!("the tip fell from height {last} to {tip}")).await?;
                 Ok(false)
             }
             Some(_) => Ok(true),
@@ -249,7 +249,7 @@ impl<'a> Follow<'a> {
             }
         };
         Ok(match reading.close().await? {
-            Verdict::Held => Look::Forked(fork),
+            Verdict::Held { .. } => Look::Forked(fork),
             Verdict::Moved(how) => Look::Moved(how),
         })
     }
@@ -266,7 +266,6 @@ impl<'a> Follow<'a> {
 
     /// Evaluates and commits up to `to`: while one batch is being committed the next is evaluated.
     async fn catch_up(&mut self, reading: Arc<Reading>, to: Height) -> Result<(), PipelineError> {
-        let tip = reading.tip().height;
         let first = self.next(self.checkpoint());
         let targets = Arc::clone(self.writer.targets());
         let context = Context::new(&self.pipeline, reading, &self.cache);
@@ -277,7 +276,7 @@ impl<'a> Follow<'a> {
                 Evaluated::Batch(batch) => batch,
                 Evaluated::Moved(how) => {
                     self.cache.clear();
-                    return self.settle(&how, tip).await;
+                    return self.settle(&how).await;
                 }
             };
             self.last_tip = Some(tip);
@@ -301,7 +300,7 @@ impl<'a> Follow<'a> {
             }
             if let Some(failure) = failed {
                 self.cache.clear();
-                return self.doubt(failure, tip).await;
+                return self.doubt(failure).await;
             }
             self.pruner.advance(&mut self.writer).await?;
             ready = next?.flatten();
@@ -311,7 +310,7 @@ impl<'a> Follow<'a> {
 
     /// What fails at the source's tip is tried once more when the source has come to rest: should the tip's hash
     /// have been there before its state, the transform was shown a state that never was.
-    async fn doubt(&mut self, failure: Failure, tip: Height) -> Result<(), PipelineError> {
+    async fn doubt(&mut self, failure: Failure) -> Result<(), PipelineError> {
         if !failure.at_tip || self.doubted.replace(failure.at) == Some(failure.at) {
             return Err(failure.error);
         }
@@ -320,7 +319,7 @@ impl<'a> Follow<'a> {
             pipeline = self.pipeline.name,
             "{reason}; it is the source's tip, so it is tried once more"
         );
-        self.settle("the block at the tip failed", tip).await
+        self.settle("the block at the tip failed").await
     }
 
     async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
@@ -353,23 +352,23 @@ impl<'a> Follow<'a> {
         Ok(format!("the source is at height {tip}, behind what is committed"))
     }
 
-    /// Lets the source come to rest: while it reorganises, its views answer wrongly.
-    async fn settle(&mut self, how: &str, tip: Height) -> Result<(), PipelineError> {
+    /// Lets the source come to rest: while it reorganises, its views answer wrongly. Ends when its tip has risen
+    /// above the lowest that it was seen at, or stood there for a while.
+    async fn settle(&mut self, how: &str) -> Result<(), PipelineError> {
         tracing::debug!(pipeline = self.pipeline.name, "waiting for the source to come to rest: {how}");
-        let mut lowest = tip;
+        let mut lowest: Option<Height> = None;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
             let Some(Some(now)) = unless_stopped(self.stop, self.pipeline.source.tip()).await? else {
                 continue;
             };
-            if now > lowest {
-                break;
-            }
-            if now < lowest {
-                (lowest, since) = (now, Instant::now());
+            match lowest {
+                Some(lowest) if now > lowest => break,
+                Some(lowest) if now == lowest => {}
+                _ => (lowest, since) = (Some(now), Instant::now()),
             }
         }
-        self.last_tip = Some(lowest);
+        self.last_tip = lowest;
         Ok(())
     }
 }
@@ -393,7 +392,7 @@ struct Ahead<'a> {
     pipeline: &'a Arc<Pipeline>,
     cache: &'a Arc<StateCache>,
     window: &'a mut Window,
-    /// Where the source's tip was when the batch that is being committed was evaluated.
+    /// Where the source's tip was when the batch that is being committed had been evaluated.
     tip: Height,
 }
 

@@ -35,7 +35,8 @@ struct Seen {
 /// Whether what was answered inside a reading counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    Held,
+    /// The tip's height now is the highest since the reading began.
+    Held { tip: Height },
     /// The server changed meanwhile; in words, how.
     Moved(String),
 }
@@ -127,7 +128,7 @@ impl Reading {
             .try_collect()
             .await?;
         Ok(match moved.first() {
-            None => Verdict::Held,
+            None => Verdict::Held { tip: height },
             Some(height) => Verdict::Moved(format!("the hash of block {height} changed")),
         })
     }

@@ -105,7 +105,7 @@ async fn a_reading_that_holds_is_right_in_every_phase() {
             for asked in &mut readings {
                 asked.ask(phase, &simulator).await;
                 match unless_held(&simulator, asked.reading.close()).await.transpose().unwrap() {
-                    Some(Verdict::Held) => {
+                    Some(Verdict::Held { .. }) => {
                         held += 1;
                         asked.check(phase);
                     }
