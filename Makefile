@@ -8,6 +8,8 @@ help:
 	@echo 'make build       target/release/debshrew'
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm'
 	@echo 'make lint        clippy and rustfmt, as continuous integration runs them'
+	@echo 'make setup       only bring what building and testing need beside Rust'
+	@echo 'make clean       take away what was built'
 
 setup:
 	@scripts/setup.sh
