@@ -2,6 +2,7 @@
 //!
 //! Every module's error says its [`Kind`]; the pipeline alone acts on it.
 
+use std::error::Error;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -14,6 +15,31 @@ pub enum Kind {
     /// It comes back however often it is tried (a trap, an unknown table, a refused login): the pipeline
     /// halts and says why.
     Permanent,
+}
+
+/// What an error's causes say, from the nearest to the first, without what says nothing new.
+pub fn causes(error: &dyn Error) -> Vec<String> {
+    let mut said = error.to_string();
+    let mut causes = Vec::new();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let message = inner.to_string().trim_end().to_owned();
+        // Some crates repeat their cause in their own text; tokio-postgres says no more than "db error" of what
+        // the server answered, which is the next cause.
+        if !said.contains(&message) && message != "db error" {
+            causes.push(message.clone());
+        }
+        said = message;
+        cause = inner.source();
+    }
+    causes
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut all = vec![error.to_string()];
+    all.extend(causes(error));
+    all.join(": ")
 }
 
 /// Growing, jittered pauses between tries, so that many clients do not come back at the same instant.

@@ -7,7 +7,7 @@ use crate::apply::ApplyError;
 use crate::apply::setup::{self, Mode};
 use crate::config::{self, Config};
 use crate::db::Db;
-use crate::pipeline::chain;
+use crate::failure::chain;
 use crate::source::Source;
 
 const HELP: &str = "\

@@ -1,12 +1,12 @@
 //! How answers and errors look. Answers go to standard output, everything else to standard error.
 
-use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{ErrorKind, IsTerminal, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::Error;
+use crate::failure::causes;
 
 /// Writes an answer and a line's end. That nobody reads on (`debshrew status | head -1`) is no error.
 pub fn print(text: &str) -> Result<(), Error> {
@@ -68,17 +68,9 @@ impl Paint {
 
 fn report(error: &Error, paint: Paint) -> String {
     let mut text = format!("{} {error}\n", paint.red("error:"));
-    let mut last = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        // Some crates repeat their cause in their own text; tokio-postgres says no more than this of the server's.
-        let message = inner.to_string().trim_end().to_owned();
-        if !last.contains(&message) && message != "db error" {
-            // Writing to a String does not fail.
-            let _ = writeln!(text, "  caused by: {}", message.replace('\n', "\n  "));
-        }
-        last = message;
-        cause = inner.source();
+    for cause in causes(error) {
+        // Writing to a String does not fail.
+        let _ = writeln!(text, "  caused by: {}", cause.replace('\n', "\n  "));
     }
     if let Some(hint) = error.hint() {
         let _ = writeln!(text, "hint: {hint}");

@@ -10,12 +10,12 @@ use super::cache::StateCache;
 use super::evaluation::Context;
 use super::report::Reporter;
 use super::window::Window;
-use super::{Ended, Goal, Pipeline, PipelineError, Waited, chain, wait};
+use super::{Ended, Goal, Pipeline, PipelineError, Waited, wait};
 use crate::apply::checkpoint::{self, Activity};
 use crate::apply::prune::Pruner;
 use crate::apply::{Cause, Targets, Writer};
 use crate::block::{BlockRef, Height};
-use crate::failure::{Backoff, Kind};
+use crate::failure::{Backoff, Kind, chain};
 use crate::reorg::{Comparison, ForkSearch, Question};
 use crate::source::{Reading, SourceError, Verdict};
 

@@ -19,7 +19,7 @@ use crate::apply::{ApplyError, Writer};
 use crate::block::Height;
 use crate::config;
 use crate::db::{Db, DbError};
-use crate::failure::{Backoff, Kind};
+use crate::failure::{Backoff, Kind, chain};
 use crate::runtime::{RuntimeError, Transform};
 use crate::source::{Source, SourceError};
 use report::Reporter;
@@ -83,18 +83,6 @@ impl PipelineError {
             PipelineError::Source(_) | PipelineError::Apply(_) => None,
         }
     }
-}
-
-/// The whole chain of an error's causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// When a run is over.

@@ -111,9 +111,12 @@ impl Transform {
         // Pointers are into the one memory; several would be refused at the first block only.
         config.wasm_multi_memory(false);
         let engine = Engine::new(&config);
+        let unsuitable = |problem| RuntimeError::Unsuitable { name: name.to_owned(), problem };
+        if !wasm.starts_with(b"\0asm") {
+            return Err(unsuitable("is no WebAssembly module: it does not begin with `\\0asm`".into()));
+        }
         let invalid = |source| RuntimeError::Invalid { name: name.to_owned(), source };
         let module = Module::new(&engine, wasm).map_err(invalid)?;
-        let unsuitable = |problem| RuntimeError::Unsuitable { name: name.to_owned(), problem };
         check_exports(&module).map_err(unsuitable)?;
         let linker = link(&engine, &module, unknown_imports).map_err(unsuitable)?;
         Ok(Transform(Arc::new(Compiled { engine, module, linker, limits: limits.clone() })))

@@ -255,6 +255,8 @@ fn modules_that_cannot_run_are_refused_with_the_reason() {
         "__wbindgen_throw",
     );
     assert!(Transform::compile("x", b"\0asm", &limits(), UnknownImports::Refuse).is_err());
+    let text = Transform::compile("x", b"(module)", &limits(), UnknownImports::Refuse).map(drop).unwrap_err();
+    assert!(text.to_string().starts_with("`x` is no WebAssembly module"), "{text}");
     let newer = r#"(module (memory (export "memory") 1) (global (export "debshrew_abi_version") i32 (i32.const 9))
         (func (export "process_block") (result i32) (i32.const 0)))"#;
     refused(newer, "newer binary interface");
