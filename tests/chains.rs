@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use debshrew::apply::setup::{Mode, Wanted, migrate};
-use debshrew::apply::{Block, Cause, Journaling, StateWrite, Writer};
+use debshrew::apply::{Block, Cause, Durability, Journaling, StateWrite, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::Change;
 use debshrew::db::Db;
@@ -77,7 +77,10 @@ impl Pipeline {
     async fn commit(&mut self, at: BlockRef, content: &Content) {
         let changes: Vec<Change> = content.edits.iter().map(Edit::change).collect();
         let rows = self.writer.targets().resolve(changes, content.state.clone()).unwrap();
-        self.writer.commit(Block { at, rows, journaling: Journaling::Kept }).await.unwrap();
+        self.writer
+            .commit(Block { at, rows, journaling: Journaling::Kept, durability: Durability::Strict })
+            .await
+            .unwrap();
         self.chain.push((at, content.clone()));
     }
 

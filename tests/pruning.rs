@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use debshrew::apply::prune::Pruner;
-use debshrew::apply::{ApplyError, Block, Cause, Journaling};
+use debshrew::apply::{ApplyError, Block, Cause, Durability, Journaling};
 use debshrew::block::Height;
 use debshrew::change::Change;
 
@@ -60,7 +60,10 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
         let writer = rig.writer().await;
         let rows =
             writer.targets().resolve(changes(height, 0), vec![(vec![1], Some(vec![height as u8]))]).unwrap();
-        writer.commit(Block { at: at(height), rows, journaling }).await.unwrap();
+        writer
+            .commit(Block { at: at(height), rows, journaling, durability: Durability::Lazy })
+            .await
+            .unwrap();
         states.push(rig.everything().await);
         // What the database says is what the process believes.
         if height == 12 {

@@ -16,12 +16,13 @@ pub mod setup;
 mod sql;
 pub mod state;
 pub mod target;
+mod transaction;
 mod witness;
 mod writer;
 
 pub use rollback::{Cause, RolledBack};
 pub use rows::{ChangeError, Resolved, StateWrite, Targets};
-pub use writer::{Block, Journaling, Writer};
+pub use writer::{Block, Durability, Journaling, Writer};
 
 use tokio_postgres::error::SqlState;
 

@@ -74,9 +74,9 @@ impl Expected {
 
 /// A statement and its values: one array a bound column, the key's columns first.
 #[derive(Debug)]
-pub(super) struct Step {
+pub(super) struct Step<'a> {
     pub(super) shape: Shape,
-    pub(super) arrays: Vec<Vec<Datum>>,
+    pub(super) arrays: Vec<Vec<Option<&'a str>>>,
     pub(super) expected: Expected,
 }
 
@@ -103,7 +103,7 @@ impl Shape {
 const MOST_BYTES: usize = 128 << 20;
 
 /// The journal's statements. They go before all others: they read the rows as the block finds them.
-pub(super) fn journal(nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step> {
+pub(super) fn journal(nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step<'_>> {
     let mut steps = Vec::new();
     for (table, rows) in nets {
         let keys: Vec<&Key> = rows.keys().collect();
@@ -120,10 +120,10 @@ pub(super) fn journal(nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step> {
 /// Rows of tables with unique values beside the key are deleted first, so that others may take their values.
 /// Other deletes come last, so that whatever referenced a row has let go of it before. Upserts go from the
 /// tables that are referenced to those that reference them, deletes the other way.
-pub(super) fn statements(targets: &Targets, nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step> {
-    let by_table: BTreeMap<usize, &IndexMap<Key, Net>> =
+pub(super) fn statements<'a>(targets: &Targets, nets: &'a [(usize, IndexMap<Key, Net>)]) -> Vec<Step<'a>> {
+    let by_table: BTreeMap<usize, &'a IndexMap<Key, Net>> =
         nets.iter().map(|(table, rows)| (*table, rows)).collect();
-    let parents_first: Vec<(usize, &Target, &IndexMap<Key, Net>)> = targets
+    let parents_first: Vec<(usize, &Target, &'a IndexMap<Key, Net>)> = targets
         .parents_first()
         .iter()
         .filter_map(|table| Some((*table, &targets.list()[*table], *by_table.get(table)?)))
@@ -145,14 +145,16 @@ pub(super) fn statements(targets: &Targets, nets: &[(usize, IndexMap<Key, Net>)]
     steps
 }
 
-fn deletes(table: usize, rows: &IndexMap<Key, Net>, gone: impl Fn(&Net) -> bool) -> Vec<Step> {
+fn deletes(table: usize, rows: &IndexMap<Key, Net>, gone: impl Fn(&Net) -> bool) -> Vec<Step<'_>> {
     let keys: Vec<&Key> = rows.iter().filter(|(_, net)| gone(net)).map(|(key, _)| key).collect();
     let portions = portions(&keys, MOST_BYTES, |key| key_bytes(key));
-    let delete = |keys: &[&Key]| {
-        let expected = Expected::AtMost(keys.len() as u64);
-        step(table, Action::Delete, Vec::new(), keys, Vec::new(), expected)
-    };
-    portions.into_iter().map(delete).collect()
+    portions
+        .into_iter()
+        .map(|keys| {
+            let expected = Expected::AtMost(keys.len() as u64);
+            step(table, Action::Delete, Vec::new(), keys, Vec::new(), expected)
+        })
+        .collect()
 }
 
 /// A row's key and the columns that it sets.
@@ -186,9 +188,9 @@ fn portions<T>(items: &[T], most: usize, bytes: impl Fn(&T) -> usize) -> Vec<&[T
     portions
 }
 
-fn upserts(table: usize, target: &Target, rows: &IndexMap<Key, Net>, steps: &mut Vec<Step>) {
+fn upserts<'a>(table: usize, target: &Target, rows: &'a IndexMap<Key, Net>, steps: &mut Vec<Step<'a>>) {
     // Rows that set the same columns go together.
-    let mut groups: IndexMap<(Action, Vec<usize>), Vec<Set<'_>>> = IndexMap::new();
+    let mut groups: IndexMap<(Action, Vec<usize>), Vec<Set<'a>>> = IndexMap::new();
     let every: Vec<usize> = target.values().collect();
     for (key, net) in rows {
         let (values, replaces) = match net {
@@ -216,12 +218,12 @@ fn upserts(table: usize, target: &Target, rows: &IndexMap<Key, Net>, steps: &mut
 }
 
 /// The statements for rows that set the same columns.
-fn sets(table: usize, action: Action, columns: &[usize], rows: &[Set<'_>], steps: &mut Vec<Step>) {
+fn sets<'a>(table: usize, action: Action, columns: &[usize], rows: &[Set<'a>], steps: &mut Vec<Step<'a>>) {
     let count = rows.len() as u64;
-    let keys: Vec<&Key> = rows.iter().map(|(key, _)| *key).collect();
-    let values = || -> Vec<Vec<Datum>> {
+    let keys: Vec<&'a Key> = rows.iter().map(|(key, _)| *key).collect();
+    let values = || -> Vec<Vec<Option<&'a str>>> {
         (0..columns.len())
-            .map(|index| rows.iter().map(|(_, values)| values[index].1.clone()).collect())
+            .map(|index| rows.iter().map(|(_, values)| values[index].1.as_deref()).collect())
             .collect()
     };
     let mut push = |action, expected| {
@@ -241,16 +243,16 @@ fn sets(table: usize, action: Action, columns: &[usize], rows: &[Set<'_>], steps
     }
 }
 
-fn step(
+fn step<'a>(
     table: usize,
     action: Action,
     values: Vec<usize>,
-    keys: &[&Key],
-    arrays: Vec<Vec<Datum>>,
+    keys: &[&'a Key],
+    arrays: Vec<Vec<Option<&'a str>>>,
     expected: Expected,
-) -> Step {
+) -> Step<'a> {
     let width = keys.first().map_or(0, |key| key.len());
-    let key_arrays = (0..width).map(|place| keys.iter().map(|key| Some(key[place].clone())).collect());
+    let key_arrays = (0..width).map(|place| keys.iter().map(|key| Some(&*key[place])).collect());
     Step { shape: Shape { table, action, values }, arrays: key_arrays.chain(arrays).collect(), expected }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::PipelineError;
 use super::evaluation::{Context, Evaluation, Failed};
 use super::window::Window;
-use crate::apply::{Block, Journaling, Targets};
+use crate::apply::{Block, Durability, Journaling, Targets};
 use crate::block::{BlockRef, Height};
 use crate::failure::Kind;
 use crate::runtime::LogLine;
@@ -135,8 +135,9 @@ impl<'a> Building<'a> {
                 self.context.cache.wrote(at.height, &output.state);
                 match self.targets.resolve(output.changes, output.state) {
                     Ok(rows) => {
-                        let journaling = self.journaling(at.height);
-                        self.batch.blocks.push(Block { at, rows, journaling });
+                        let (journaling, durability) =
+                            (self.journaling(at.height), self.durability(at.height));
+                        self.batch.blocks.push(Block { at, rows, journaling, durability });
                         return Ok(());
                     }
                     Err(source) => PipelineError::Block { height: at.height, source: source.into() },
@@ -158,6 +159,12 @@ impl<'a> Building<'a> {
         // The checkpoint will stand `confirmations` below the tip, and is what retention counts from.
         let above = self.tip.blocks_above(height).saturating_sub(settings.confirmations);
         if above >= settings.retention { Journaling::Skipped } else { Journaling::Kept }
+    }
+
+    /// While catching up, the disk is not waited for: the tip's block takes those below it along.
+    fn durability(&self, height: Height) -> Durability {
+        let confirmations = self.context.pipeline.settings.confirmations;
+        if self.tip.blocks_above(height) > confirmations { Durability::Lazy } else { Durability::Strict }
     }
 
     /// The batch, if the reading held.

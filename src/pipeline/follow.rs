@@ -427,21 +427,16 @@ async fn commit(
     progress: &mut Progress,
     tip: Height,
 ) -> Result<usize, PipelineError> {
-    let mut committed = 0;
-    for block in blocks {
-        if stop.is_cancelled() {
-            break;
-        }
-        let at = block.at;
-        let changes = writer
-            .commit(block)
-            .await
-            .map_err(|source| PipelineError::Block { height: at.height, source })?;
+    let mut count = 0;
+    let name = writer.pipeline().name.clone();
+    let blocks = blocks.into_iter().take_while(|_| !stop.is_cancelled());
+    let committed = writer.commit_all(blocks, |at, changes| {
         cache.committed(at.height);
-        progress.committed(&writer.pipeline().name, at, changes, tip);
-        committed += 1;
-    }
-    Ok(committed)
+        progress.committed(&name, at, changes, tip);
+        count += 1;
+    });
+    committed.await.map_err(|(at, source)| PipelineError::Block { height: at.height, source })?;
+    Ok(count)
 }
 
 /// One line a second at most, however fast blocks are committed.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use debshrew::apply::setup::{Mode, Report, Wanted, migrate};
-use debshrew::apply::{ApplyError, Block, Cause, Journaling, RolledBack, Writer};
+use debshrew::apply::{ApplyError, Block, Cause, Durability, Journaling, RolledBack, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::{Change, Operation, Value};
 use debshrew::config::{Database, Secret};
@@ -128,7 +128,16 @@ impl Rig {
     pub async fn try_commit(&mut self, height: u32, changes: Vec<Change>) -> Result<u64, ApplyError> {
         let writer = self.writer().await;
         let result = match writer.targets().resolve(changes, Vec::new()) {
-            Ok(rows) => writer.commit(Block { at: at(height), rows, journaling: Journaling::Kept }).await,
+            Ok(rows) => {
+                writer
+                    .commit(Block {
+                        at: at(height),
+                        rows,
+                        journaling: Journaling::Kept,
+                        durability: Durability::Strict,
+                    })
+                    .await
+            }
             Err(error) => Err(error.into()),
         };
         if result.is_err() {
