@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin_slices::bitcoin_hashes::{sha256, Hash as _};
-use debshrew_sdk::{Block, Bytes, Error, Hash, Rendered};
+use debshrew_sdk::{sha256, Block, Bytes, Error, Hash, Rendered};
 
 use crate::contents::{Contents, Outpoint, Txid};
 use crate::rows;
@@ -112,7 +111,7 @@ impl<'a> Fold<'a> {
         if i64::try_from(value).is_err() {
             return Err(format!("an output has the value {value}, more than a `bigint` holds").into());
         }
-        let hash = sha256::Hash::hash(contents.script(&contents.outputs[output])).to_byte_array();
+        let hash = sha256(contents.script(&contents.outputs[output]));
         let script = self.script(hash, Some(output));
         self.scripts[script].change += i128::from(value);
         self.output_scripts.push(script);
