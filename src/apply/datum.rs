@@ -208,6 +208,11 @@ mod tests {
             "18446744073709551617.0"
         );
         assert_eq!(datum(&Shape::Json, Value::Null), Ok(None));
+        assert_eq!(text(&Shape::Scalar, Value::Integer(-5)), "-5");
+        assert_eq!(text(&Shape::Json, Value::Integer(5)), "5");
+        assert_eq!(text(&Shape::Scalar, Value::Bytes([0, 255].into())), "\\x00ff");
+        assert_eq!(text(&Shape::Json, Value::Bytes([255].into())), r#""\\xff""#);
+        assert!(matches!(datum(&ints(), Value::Integer(1)), Err(DatumError::Kind { .. })));
     }
 
     #[test]
