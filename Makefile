@@ -6,7 +6,8 @@ help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
 	@echo 'make test        build everything and run every test, on a private PostgreSQL'
 	@echo 'make build       target/release/debshrew'
-	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm'
+	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
+	@echo '                 version 1 of the binary interface in transforms/target/version-1/'
 	@echo 'make lint        clippy and rustfmt, as continuous integration runs them'
 	@echo 'make setup       only bring what building and testing need beside Rust'
 	@echo 'make clean       take away what was built'
@@ -19,6 +20,7 @@ build:
 
 transforms: setup
 	scripts/transforms.sh
+	scripts/transforms.sh transforms --no-default-features --target-dir target/version-1
 
 demo: setup transforms build
 	target/release/debshrew demo $(ARGS)
@@ -26,12 +28,14 @@ demo: setup transforms build
 test: setup transforms
 	cargo test --locked --features failpoints
 	cargo test --locked --manifest-path transforms/Cargo.toml
+	cargo test --locked --manifest-path transforms/Cargo.toml --no-default-features
 
 lint:
 	cargo fmt --check
 	cargo fmt --all --check --manifest-path transforms/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml -- -D warnings
+	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml --no-default-features -- -D warnings
 
 clean:
 	cargo clean

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds transforms for WebAssembly, optimised: scripts/transforms.sh [FOLDER], by default transforms/.
+# Builds transforms for WebAssembly, optimised: scripts/transforms.sh [FOLDER [OPTION...]], by default transforms/;
+# options are cargo's.
 #
 # The files are in FOLDER/target/wasm32-unknown-unknown/release/. Needs what scripts/setup.sh brings, and no
 # network once the dependencies are there. A second run does nothing. With --check in place of a folder its exit
@@ -60,9 +61,9 @@ main() {
   # With a lock file its versions are binding; a new crate has none yet.
   [ ! -f Cargo.lock ] || locked=(--locked)
   if has_target; then
-    build_with_target "${locked[@]}"
+    build_with_target "${locked[@]}" "${@:2}"
   elif has_debian; then
-    build_with_debian "${locked[@]}"
+    build_with_debian "${locked[@]}" "${@:2}"
   else
     echo "no compiler for $target: run scripts/setup.sh, or \`rustup target add $target\`" >&2
     return 1

@@ -15,11 +15,20 @@ use debshrew::simulate::{Command, Options, Origin};
 
 use crate::support::{COUNTER, Scene, quick};
 
-fn transform(name: &str) -> Transform {
-    let path = format!(
-        "{}/transforms/target/wasm32-unknown-unknown/release/{name}.wasm",
-        env!("CARGO_MANIFEST_DIR")
-    );
+/// The transforms are built for both versions of the binary interface.
+#[derive(Clone, Copy, Debug)]
+enum Version {
+    One,
+    Two,
+}
+
+fn transform(name: &str, version: Version) -> Transform {
+    let folder = match version {
+        Version::One => "target/version-1",
+        Version::Two => "target",
+    };
+    let root = env!("CARGO_MANIFEST_DIR");
+    let path = format!("{root}/transforms/{folder}/wasm32-unknown-unknown/release/{name}.wasm");
     let wasm =
         std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; run `make transforms` first"));
     Transform::compile(name, &wasm, &Limits::default(), UnknownImports::Refuse).unwrap()
@@ -49,8 +58,18 @@ fn column<'a>(change: &'a Change, name: &str) -> &'a Value {
 
 fn number(value: &Value) -> i128 {
     match value {
+        Value::Integer(integer) => (*integer).into(),
         Value::Number(digits) => digits.parse().unwrap(),
         other => panic!("{other:?} is no number"),
+    }
+}
+
+/// `bytea` as version 1 writes it.
+fn digits(value: &Value) -> String {
+    match value {
+        Value::Text(digits) => digits.to_string(),
+        Value::Bytes(bytes) => format!("\\x{}", hex::encode(bytes)),
+        other => panic!("{other:?} is no hash"),
     }
 }
 
@@ -105,13 +124,23 @@ fn expected(block: &Block) -> Expected {
 fn the_ledger_of_a_real_block_is_what_the_block_says() {
     let block: Block = bitcoin::consensus::deserialize(mainnet_702861()).unwrap();
     let expected = expected(&block);
-    let ledger = transform("ledger");
-    let start = std::time::Instant::now();
-    let output = run(&ledger, mainnet_702861()).unwrap();
-    println!("{:?}, {} units of fuel, {} changes", start.elapsed(), output.fuel_used, output.changes.len());
+    for version in [Version::One, Version::Two] {
+        let ledger = transform("ledger", version);
+        let start = std::time::Instant::now();
+        let output = run(&ledger, mainnet_702861()).unwrap();
+        println!(
+            "version {version:?}: {:?}, {} units of fuel, {} changes",
+            start.elapsed(),
+            output.fuel_used,
+            output.changes.len()
+        );
+        is_the_ledger_of(&output, &block, &expected);
+    }
+}
 
+fn is_the_ledger_of(output: &Output, block: &Block, expected: &Expected) {
     assert!(output.changes.iter().all(|change| change.operation == Operation::Upsert));
-    let count = |table: &str| rows(&output, table).len();
+    let count = |table: &str| rows(output, table).len();
     assert_eq!(count("blocks"), 1);
     assert_eq!(count("transactions"), block.txdata.len());
     assert_eq!(count("inputs"), expected.inputs);
@@ -123,42 +152,68 @@ fn the_ledger_of_a_real_block_is_what_the_block_says() {
     );
 
     let spent: Vec<_> =
-        rows(&output, "outputs").into_iter().filter(|row| *column(row, "spent_by") != Value::Null).collect();
+        rows(output, "outputs").into_iter().filter(|row| *column(row, "spent_by") != Value::Null).collect();
     assert!(spent.len() > 100, "the block is a poor example");
     assert_eq!(spent.len(), expected.spent_within.len());
-    let known = rows(&output, "inputs").into_iter().filter(|row| *column(row, "value") != Value::Null);
+    let known = rows(output, "inputs").into_iter().filter(|row| *column(row, "value") != Value::Null);
     assert_eq!(known.count(), spent.len());
-    let balances: BTreeMap<String, i128> = rows(&output, "balances")
+    let balances: BTreeMap<String, i128> = rows(output, "balances")
         .into_iter()
-        .map(|row| match column(row, "script_hash") {
-            Value::Text(hash) => (hash.to_string(), number(column(row, "balance"))),
-            other => panic!("{other:?} is no hash"),
-        })
+        .map(|row| (digits(column(row, "script_hash")), number(column(row, "balance"))))
         .collect();
     assert_eq!(balances, expected.balances);
     assert_eq!(output.state.len(), expected.spendable + expected.balances.len());
     assert!(output.state.iter().all(|(_, value)| value.is_some()));
 }
 
+/// What JSON has for the kinds of value that it does not have.
+fn plain(change: &Change) -> Change {
+    let mut plain = change.clone();
+    for (_, value) in &mut plain.columns {
+        match value {
+            Value::Integer(integer) => *value = Value::Number(integer.to_string().into()),
+            Value::Bytes(_) => *value = Value::Text(digits(value).into()),
+            _ => {}
+        }
+    }
+    plain
+}
+
+#[test]
+fn both_versions_do_the_same_with_a_real_block() {
+    for name in ["blocks", "ledger"] {
+        let first = run(&transform(name, Version::One), mainnet_702861()).unwrap();
+        let second = run(&transform(name, Version::Two), mainnet_702861()).unwrap();
+        assert_eq!(first.state, second.state);
+        assert_eq!(first.changes.len(), second.changes.len());
+        for (first, second) in first.changes.iter().zip(&second.changes) {
+            assert_eq!(*first, plain(second));
+        }
+    }
+}
+
 #[test]
 fn a_row_per_block_has_its_hash_and_count() {
     let block: Block = bitcoin::consensus::deserialize(mainnet_702861()).unwrap();
-    let output = run(&transform("blocks"), mainnet_702861()).unwrap();
-    let [row] = &output.changes[..] else { panic!("{:?}", output.changes) };
-    assert_eq!((&*row.table, row.operation), ("blocks", Operation::Upsert));
-    let values: HashMap<&str, &Value> = row.columns.iter().map(|(name, value)| (&**name, value)).collect();
-    assert_eq!(number(values["height"]), 702_861);
-    assert_eq!(*values["hash"], Value::Text(format!("\\x{}", block.block_hash()).into()));
-    assert_eq!(*values["previous_hash"], Value::Text(format!("\\x{}", block.header.prev_blockhash).into()));
-    assert_eq!(number(values["transactions"]), block.txdata.len() as i128);
-    assert_eq!(number(values["size"]), mainnet_702861().len() as i128);
-    assert!(output.state.is_empty());
+    for version in [Version::One, Version::Two] {
+        let output = run(&transform("blocks", version), mainnet_702861()).unwrap();
+        let [row] = &output.changes[..] else { panic!("{:?}", output.changes) };
+        assert_eq!((&*row.table, row.operation), ("blocks", Operation::Upsert));
+        let values: HashMap<&str, &Value> =
+            row.columns.iter().map(|(name, value)| (&**name, value)).collect();
+        assert_eq!(number(values["height"]), 702_861);
+        assert_eq!(digits(values["hash"]), format!("\\x{}", block.block_hash()));
+        assert_eq!(digits(values["previous_hash"]), format!("\\x{}", block.header.prev_blockhash));
+        assert_eq!(number(values["transactions"]), block.txdata.len() as i128);
+        assert_eq!(number(values["size"]), mainnet_702861().len() as i128);
+        assert!(output.state.is_empty());
+    }
 }
 
 #[test]
 fn what_the_view_does_not_answer_is_said() {
-    for name in ["blocks", "ledger"] {
-        let transform = transform(name);
+    for (name, version) in [("blocks", Version::One), ("blocks", Version::Two), ("ledger", Version::Two)] {
+        let transform = transform(name, version);
         let error = |block: &[u8]| run(&transform, block).unwrap_err().to_string();
         assert_eq!(
             error(b""),

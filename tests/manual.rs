@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use debshrew::change::binary::{Batch, Decoder};
+use debshrew::change::{Change, Operation, Value};
 use debshrew::config::KEYS;
 
 fn page(name: &str) -> String {
@@ -63,4 +65,23 @@ fn the_commands_page_has_every_command_flag_and_exit_code() {
 /// Whether a text shows a flag, with a value's name behind it or without.
 fn has_flag(text: &str, flag: &str) -> bool {
     [format!("`--{flag}`"), format!("`--{flag} ")].iter().any(|shown| text.contains(shown))
+}
+
+#[test]
+fn the_example_of_records_in_the_transforms_page_is_what_it_says() {
+    let page = page("transforms.md");
+    let section = page.split("#### Values of records").nth(1).unwrap();
+    let example = section.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    // Each line's explanation stands behind two spaces or more.
+    let digits = example.lines().flat_map(|line| line.trim().split("  ").next()).collect::<String>();
+    let bytes = hex::decode(digits.replace(' ', "")).unwrap();
+    let (mut decoder, mut batch) = (Decoder::default(), Batch::new(&bytes));
+    let mut changes = Vec::new();
+    while let Some(change) = decoder.next(&mut batch).unwrap() {
+        changes.push(change);
+    }
+    let change = |operation, columns| Change { table: "balances".into(), operation, key: None, columns };
+    let columns = vec![("address".into(), Value::Text("abc".into())), ("amount".into(), Value::Integer(42))];
+    let key = vec![("address".into(), Value::Text("d".into()))];
+    assert_eq!(changes, [change(Operation::Upsert, columns), change(Operation::Delete, key)]);
 }

@@ -37,6 +37,9 @@ const MOST_DIMENSIONS: usize = 6;
 pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
     let text: Box<str> = match (shape, value) {
         (_, Value::Null) => return Ok(None),
+        (Shape::Json, Value::Bytes(bytes)) => quoted_json(&hex_text(&bytes))?.into(),
+        (_, Value::Bytes(bytes)) => return Ok(Some(hex_text(&bytes))),
+        (_, Value::Integer(integer)) if takes_atoms(shape) => return Ok(Some(integer.to_string().into())),
         (Shape::Json, Value::Text(text)) => quoted_json(&text)?.into(),
         (_, Value::Bool(truth)) if takes_atoms(shape) => if truth { "true" } else { "false" }.into(),
         (_, Value::Number(digits)) if takes_atoms(shape) => digits,
@@ -46,16 +49,29 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
             return Err(kind(&json, "the column takes a string, a number or a boolean"));
         }
         (Shape::Array { .. } | Shape::Composite(_), Value::Json(json)) => literal(shape, &json)?.into(),
-        (Shape::Array { .. } | Shape::Composite(_), Value::Bool(_) | Value::Number(_)) => {
+        (
+            Shape::Array { .. } | Shape::Composite(_),
+            Value::Bool(_) | Value::Integer(_) | Value::Number(_),
+        ) => {
             return Err(DatumError::Kind {
                 got: "a number or a boolean".into(),
                 allowed: "the column takes an array or object, or a string in PostgreSQL's own notation",
             });
         }
         // Atoms of scalars and of json are taken above.
-        (Shape::Scalar | Shape::Json, Value::Bool(_) | Value::Number(_)) => return Err(DatumError::Json),
+        (Shape::Scalar | Shape::Json, Value::Bool(_) | Value::Integer(_) | Value::Number(_)) => {
+            return Err(DatumError::Json);
+        }
     };
     if text.contains('\0') { Err(DatumError::Nul) } else { Ok(Some(text)) }
+}
+
+/// `bytea` in hex format.
+pub(super) fn hex_text(bytes: &[u8]) -> Box<str> {
+    let mut text = String::with_capacity(2 + bytes.len() * 2);
+    text.push_str("\\x");
+    text.push_str(&hex::encode(bytes));
+    text.into()
 }
 
 fn takes_atoms(shape: &Shape) -> bool {
@@ -192,6 +208,11 @@ mod tests {
             "18446744073709551617.0"
         );
         assert_eq!(datum(&Shape::Json, Value::Null), Ok(None));
+        assert_eq!(text(&Shape::Scalar, Value::Integer(-5)), "-5");
+        assert_eq!(text(&Shape::Json, Value::Integer(5)), "5");
+        assert_eq!(text(&Shape::Scalar, Value::Bytes([0, 255].into())), "\\x00ff");
+        assert_eq!(text(&Shape::Json, Value::Bytes([255].into())), r#""\\xff""#);
+        assert!(matches!(datum(&ints(), Value::Integer(1)), Err(DatumError::Kind { .. })));
     }
 
     #[test]

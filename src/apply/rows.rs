@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::value::RawValue;
 
-use super::datum::{DatumError, datum};
+use super::datum::{DatumError, datum, hex_text};
 use super::target::{KeyForm, Target, parents_first};
 use crate::change::fold::{Key, RowChange};
 use crate::change::{Change, Operation, Value};
@@ -123,14 +123,6 @@ impl Targets {
     }
 }
 
-/// `bytea` in hex format.
-fn hex_text(bytes: &[u8]) -> Box<str> {
-    let mut text = String::with_capacity(2 + bytes.len() * 2);
-    text.push_str("\\x");
-    text.push_str(&hex::encode(bytes));
-    text.into()
-}
-
 fn row_change(target: &Target, change: Change) -> Result<RowChange, ChangeError> {
     let table = &target.table;
     let mut key: Vec<Option<Value>> = vec![None; table.key.len()];
@@ -188,7 +180,9 @@ fn fill_key(target: &Target, key: &mut [Option<Value>], given: Option<Value>) ->
     // A key that the transform's language keeps as a string holds the array or object as text.
     let json = match &given {
         Value::Json(json) | Value::Text(json) => json,
+        Value::Integer(integer) => return Err(shape(&integer.to_string())),
         Value::Number(digits) => return Err(shape(digits)),
+        Value::Bytes(bytes) => return Err(shape(&hex_text(bytes))),
         Value::Bool(_) | Value::Null => return Err(shape("a boolean or null")),
     };
     if let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(json) {

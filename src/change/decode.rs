@@ -3,7 +3,9 @@
 //! Lenient where existing transforms are (extra fields, any header), strict about what is applied. Values are
 //! kept as they were written, so no digit passes through a float.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -41,7 +43,8 @@ struct Message<'a> {
 #[derive(Deserialize)]
 struct Payload<'a> {
     operation: String,
-    table: Box<str>,
+    #[serde(borrow)]
+    table: Cow<'a, str>,
     #[serde(borrow, default)]
     key: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -86,7 +89,7 @@ fn change(index: usize, payload: Payload<'_>) -> Result<Change, DecodeError> {
             return Err(DecodeError::NotAnObject { index, table: excerpt(&table), field, source });
         }
     };
-    Ok(Change { table, operation, key: present(key).map(Value::from_raw), columns })
+    Ok(Change { table: table.into(), operation, key: present(key).map(Value::from_raw), columns })
 }
 
 /// `null` says as little as nothing.
@@ -95,7 +98,10 @@ fn present(raw: Option<&RawValue>) -> Option<&RawValue> {
 }
 
 /// An object's members in their order; of one that occurs twice, the last, as most readers of JSON have it.
-struct Columns(Vec<(Box<str>, Value)>);
+struct Columns(Vec<(Arc<str>, Value)>);
+
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Columns {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Columns, D::Error> {
@@ -109,8 +115,8 @@ impl<'de> Deserialize<'de> for Columns {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Columns, A::Error> {
                 let mut columns = indexmap::IndexMap::new();
-                while let Some((name, value)) = map.next_entry::<Box<str>, &RawValue>()? {
-                    columns.insert(name, Value::from_raw(value));
+                while let Some((Name(name), value)) = map.next_entry::<Name<'_>, &RawValue>()? {
+                    columns.insert(name.into(), Value::from_raw(value));
                 }
                 Ok(Columns(columns.into_iter().collect()))
             }

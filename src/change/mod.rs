@@ -4,8 +4,11 @@
 //! Knows nothing of PostgreSQL's catalog and nothing of WebAssembly: values are kept as the transform wrote
 //! them, digit by digit, and given their column's type by `apply`.
 
+pub mod binary;
 pub mod decode;
 pub mod fold;
+
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -13,13 +16,13 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The table's name, exactly as in the catalog, without a schema.
-    pub table: Box<str>,
+    pub table: Arc<str>,
     pub operation: Operation,
     /// What the message says the row's key is; used for key columns that `columns` lacks.
     pub key: Option<Value>,
     /// The row's values in the order given: what to set for an upsert, what is known of the row for a delete.
     /// A column occurs once at most.
-    pub columns: Vec<(Box<str>, Value)>,
+    pub columns: Vec<(Arc<str>, Value)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +32,17 @@ pub enum Operation {
     Delete,
 }
 
-/// A value as the transform wrote it.
+/// A value as the transform wrote it. JSON has no bytes, and its integers stay numbers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
     Null,
     Bool(bool),
+    Integer(i64),
     /// A number with every digit that was written.
     Number(Box<str>),
     /// A string, unescaped.
     Text(Box<str>),
+    Bytes(Box<[u8]>),
     /// An array or object, as its JSON text.
     Json(Box<str>),
 }

@@ -1,20 +1,21 @@
-//! The host's side of binary interface version 1: the functions that a transform imports from `env`, and what
-//! is kept of a block while it runs.
+//! What the host keeps of a block while its transform runs, and what both versions of the binary interface do
+//! with it.
 //!
-//! Whatever a guest hands over is hostile: each pointer and length is checked against its memory.
+//! Knows nothing of how a version passes its arguments: `v1` and `v2` do. Whatever a guest hands over is hostile:
+//! each pointer and length is checked against its memory.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
-use wasmi::errors::{HostError, LinkerError};
-use wasmi::{Caller, Engine, FuncType, Linker, Memory, ValType};
+use wasmi::errors::HostError;
+use wasmi::{Caller, Memory};
 
-use super::RuntimeError;
 use super::limits::{Limit, Room};
+use super::{RuntimeError, Version};
 use crate::block::BlockRef;
 use crate::change::Change;
-use crate::change::decode::decode_one;
+use crate::change::binary::Decoder;
 use crate::config::Limits;
 
 /// What a transform waits for.
@@ -125,6 +126,7 @@ impl From<Stopped> for RuntimeError {
 
 /// A block's evaluation.
 pub(super) struct Host {
+    pub(super) version: Version,
     at: BlockRef,
     pub(super) limits: Limits,
     pub(super) room: Room,
@@ -132,6 +134,8 @@ pub(super) struct Host {
     /// What `__load` copies.
     pending: Vec<u8>,
     pub(super) changes: Vec<Change>,
+    /// What version 2 has declared so far.
+    pub(super) decoder: Decoder,
     /// The block's own writes, in the order in which their keys were written first.
     pub(super) state: IndexMap<Vec<u8>, Option<Vec<u8>>>,
     /// Whether a key that was asked for had a value before the block: what deletes it later need not ask again.
@@ -173,23 +177,37 @@ impl Log {
     }
 }
 
-type HostResult<T> = Result<T, wasmi::Error>;
+pub(super) type HostResult<T> = Result<T, wasmi::Error>;
 
 impl Host {
-    pub(super) fn new(at: BlockRef, limits: &Limits) -> Host {
+    pub(super) fn new(version: Version, at: BlockRef, limits: &Limits) -> Host {
         Host {
+            version,
             at,
             limits: limits.clone(),
             room: Room::new(limits),
             memory: None,
             pending: Vec::new(),
             changes: Vec::new(),
+            decoder: Decoder::default(),
             state: IndexMap::new(),
             existed: HashMap::new(),
             log: Log::default(),
             output_bytes: 0,
             calls: 0,
         }
+    }
+
+    pub(super) fn height(&self) -> i32 {
+        self.at.height.to_sql()
+    }
+
+    pub(super) fn hash(&self) -> &[u8; 32] {
+        self.at.hash.as_bytes()
+    }
+
+    pub(super) fn write_log(&mut self, stream: Stream, bytes: &[u8]) {
+        self.log.write(stream, bytes, self.limits.log_bytes);
     }
 
     /// The end of what was written to the standard error, for messages.
@@ -221,8 +239,59 @@ impl Host {
         Ok(())
     }
 
+    /// Suspends the call to ask for a view; `import` is for messages.
+    pub(super) fn ask_view(&mut self, import: &str, name: Vec<u8>, input: Vec<u8>) -> HostResult<i32> {
+        self.spend_call()?;
+        self.spend_output(name.len() + input.len())?;
+        let name = String::from_utf8(name)
+            .map_err(|_| Stopped::misuse(format!("{import} was called with a name that is not UTF-8")))?;
+        Err(wasmi::Error::host(Asked::View { name, input }))
+    }
+
+    /// How long a value is that the block has written itself: reading it copies it.
+    pub(super) fn own_bytes(&self, key: &[u8]) -> usize {
+        self.state.get(key).and_then(Option::as_ref).map_or(0, Vec::len)
+    }
+
+    /// Gives the value's length, the value becoming the pending result; 0 without one. Suspends the call to ask
+    /// for what the block has not written itself.
+    pub(super) fn get_state(&mut self, key: Vec<u8>) -> HostResult<i32> {
+        match self.state.get(&key) {
+            Some(Some(value)) => {
+                let value = value.clone();
+                Ok(self.offer(value)?)
+            }
+            Some(None) => Ok(self.withdraw(0)),
+            None => {
+                self.spend_call()?;
+                self.spend_output(key.len())?;
+                Err(wasmi::Error::host(Asked::GetState { key }))
+            }
+        }
+    }
+
+    pub(super) fn set_state(&mut self, key: Vec<u8>, value: Vec<u8>) -> HostResult<()> {
+        self.spend_output(key.len() + value.len() + ENTRY_BYTES)?;
+        self.state.insert(key, Some(value));
+        Ok(())
+    }
+
+    /// Gives 1 if the key was there, else 0; suspends the call to ask where the block does not know.
+    pub(super) fn delete_state(&mut self, key: Vec<u8>) -> HostResult<i32> {
+        self.spend_output(key.len() + ENTRY_BYTES)?;
+        if let Some(value) = self.state.get_mut(&key) {
+            return Ok(value.take().is_some().into());
+        }
+        if let Some(existed) = self.existed.remove(&key) {
+            self.state.insert(key, None);
+            return Ok(existed.into());
+        }
+        self.spend_call()?;
+        Err(wasmi::Error::host(Asked::DeleteState { key }))
+    }
+
     /// Makes a result the pending one, and gives its length.
-    fn offer(&mut self, result: Vec<u8>) -> Result<i32, Stopped> {
+    pub(super) fn offer(&mut self, result: Vec<u8>) -> Result<i32, Stopped> {
         let length = i32::try_from(result.len()).map_err(|_| {
             Stopped::misuse(format!("an answer of {} bytes is more than can be handed over", result.len()))
         })?;
@@ -242,7 +311,7 @@ impl Host {
             (Asked::View { .. }, Answer::View(Ok(bytes))) => self.offer(bytes),
             (Asked::View { name, .. }, Answer::View(Err(failure))) => {
                 let text = format!("view `{name}` failed: {failure}");
-                self.log.write(Stream::Stderr, text.as_bytes(), self.limits.log_bytes);
+                self.write_log(Stream::Stderr, text.as_bytes());
                 Ok(self.withdraw(-1))
             }
             (Asked::GetState { key }, Answer::State(value)) => {
@@ -263,32 +332,7 @@ impl Host {
     }
 }
 
-/// The bytes of a buffer: at `pointer` a little-endian length of 4 bytes, then that many bytes.
-pub(super) fn buffer(memory: &[u8], pointer: u32) -> Result<&[u8], String> {
-    let outside = || format!("pointer {pointer} is outside the memory of {} bytes", memory.len());
-    let rest = memory.get(pointer as usize..).ok_or_else(outside)?;
-    let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(outside)?;
-    let length = u32::from_le_bytes(*length) as usize;
-    rest.get(..length).ok_or_else(|| {
-        format!(
-            "its length of {length} bytes at {pointer} reaches beyond the memory of {} bytes",
-            memory.len()
-        )
-    })
-}
-
-/// A copy of the guest's buffer, paid for with fuel, so that copying cannot outlast its limit.
-fn take(caller: &mut Caller<'_, Host>, import: &str, pointer: i32) -> HostResult<Vec<u8>> {
-    let memory = memory(caller)?;
-    let found = buffer(memory.data(&*caller), pointer as u32);
-    let bytes = found
-        .map_err(|problem| Stopped::misuse(format!("`{import}` was called wrongly: {problem}")))?
-        .to_vec();
-    spend_fuel(caller, bytes.len())?;
-    Ok(bytes)
-}
-
-fn memory(caller: &mut Caller<'_, Host>) -> HostResult<Memory> {
+pub(super) fn memory(caller: &mut Caller<'_, Host>) -> HostResult<Memory> {
     // In a start function the host has not noted it yet.
     let memory =
         caller.data().memory.or_else(|| caller.get_export("memory").and_then(wasmi::Extern::into_memory));
@@ -296,141 +340,48 @@ fn memory(caller: &mut Caller<'_, Host>) -> HostResult<Memory> {
 }
 
 /// About one unit a word, as the interpreter takes for the guest's own copies.
-fn spend_fuel(caller: &mut Caller<'_, Host>, bytes: usize) -> HostResult<()> {
+pub(super) fn spend_fuel(caller: &mut Caller<'_, Host>, bytes: usize) -> HostResult<()> {
     let used_up = Stopped::Limit { limit: Limit::Fuel, allowed: caller.data().limits.fuel };
     let left = caller.get_fuel()?.checked_sub(bytes as u64 / 8).ok_or(used_up)?;
     caller.set_fuel(left)
 }
 
-fn height(caller: Caller<'_, Host>) -> i32 {
-    caller.data().at.height.to_sql()
-}
-
-fn block_hash(mut caller: Caller<'_, Host>) -> HostResult<i32> {
-    let hash = caller.data().at.hash.as_bytes().to_vec();
-    Ok(caller.data_mut().offer(hash)?)
-}
-
-fn view(mut caller: Caller<'_, Host>, name: i32, input: i32) -> HostResult<i32> {
-    let name = take(&mut caller, "__view", name)?;
-    let input = take(&mut caller, "__view", input)?;
-    let host = caller.data_mut();
-    host.spend_call()?;
-    host.spend_output(name.len() + input.len())?;
-    let name = String::from_utf8(name)
-        .map_err(|_| Stopped::misuse("`__view` was called with a name that is not UTF-8".into()))?;
-    Err(wasmi::Error::host(Asked::View { name, input }))
-}
-
-fn load(mut caller: Caller<'_, Host>, pointer: i32) -> HostResult<()> {
+/// Copies the pending result into the guest's memory.
+pub(super) fn load(mut caller: Caller<'_, Host>, import: &str, pointer: i32) -> HostResult<()> {
     let memory = memory(&mut caller)?;
     let length = caller.data().pending.len();
     spend_fuel(&mut caller, length)?;
     let (bytes, host) = memory.data_and_store_mut(&mut caller);
-    let size = bytes.len();
-    let place = bytes.get_mut(pointer as u32 as usize..).and_then(|rest| rest.get_mut(..length));
-    let place = place.ok_or_else(|| {
-        Stopped::misuse(format!(
-            "`__load` was called wrongly: {length} bytes at {} reach beyond the memory of {size} bytes",
-            pointer as u32
-        ))
-    })?;
-    place.copy_from_slice(&host.pending);
+    place(bytes, import, pointer, length)?.copy_from_slice(&host.pending);
     Ok(())
 }
 
-fn get_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
-    let key = take(&mut caller, "__get_state", key)?;
-    let own = caller.data().state.get(&key).and_then(Option::as_ref).map_or(0, Vec::len);
-    spend_fuel(&mut caller, own)?;
-    let host = caller.data_mut();
-    match host.state.get(&key) {
-        Some(Some(value)) => {
-            let value = value.clone();
-            Ok(host.offer(value)?)
-        }
-        Some(None) => Ok(host.withdraw(0)),
-        None => {
-            host.spend_call()?;
-            host.spend_output(key.len())?;
-            Err(wasmi::Error::host(Asked::GetState { key }))
-        }
-    }
+/// Where the guest wants so many bytes written.
+pub(super) fn place<'a>(
+    memory: &'a mut [u8],
+    import: &str,
+    pointer: i32,
+    length: usize,
+) -> Result<&'a mut [u8], Stopped> {
+    let size = memory.len();
+    let place = memory.get_mut(pointer as u32 as usize..).and_then(|rest| rest.get_mut(..length));
+    place.ok_or_else(|| outside(import, pointer, length, size))
 }
 
-fn set_state(mut caller: Caller<'_, Host>, key: i32, value: i32) -> HostResult<i32> {
-    let key = take(&mut caller, "__set_state", key)?;
-    let value = take(&mut caller, "__set_state", value)?;
-    let host = caller.data_mut();
-    host.spend_output(key.len() + value.len() + ENTRY_BYTES)?;
-    host.state.insert(key, Some(value));
-    Ok(1)
+/// So many of the guest's bytes.
+pub(super) fn bytes<'a>(
+    memory: &'a [u8],
+    import: &str,
+    pointer: i32,
+    length: usize,
+) -> Result<&'a [u8], Stopped> {
+    let found = memory.get(pointer as u32 as usize..).and_then(|rest| rest.get(..length));
+    found.ok_or_else(|| outside(import, pointer, length, memory.len()))
 }
 
-fn delete_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
-    let key = take(&mut caller, "__delete_state", key)?;
-    let host = caller.data_mut();
-    host.spend_output(key.len() + ENTRY_BYTES)?;
-    if let Some(value) = host.state.get_mut(&key) {
-        return Ok(value.take().is_some().into());
-    }
-    if let Some(existed) = host.existed.remove(&key) {
-        host.state.insert(key, None);
-        return Ok(existed.into());
-    }
-    host.spend_call()?;
-    Err(wasmi::Error::host(Asked::DeleteState { key }))
-}
-
-fn log(mut caller: Caller<'_, Host>, stream: Stream, import: &str, text: i32) -> HostResult<()> {
-    let memory = memory(&mut caller)?;
-    let (bytes, host) = memory.data_and_store_mut(&mut caller);
-    let text = buffer(bytes, text as u32)
-        .map_err(|problem| Stopped::misuse(format!("`{import}` was called wrongly: {problem}")))?;
-    host.log.write(stream, text, host.limits.log_bytes);
-    Ok(())
-}
-
-fn push_change(mut caller: Caller<'_, Host>, message: i32) -> HostResult<i32> {
-    let message = take(&mut caller, "__push_cdc_message", message)?;
-    let host = caller.data_mut();
-    host.spend_output(message.len())?;
-    let change = decode_one(host.changes.len(), &message);
-    host.changes.push(change.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        Stopped::misuse(format!("`__push_cdc_message`: {error}{cause}"))
-    })?);
-    Ok(0)
-}
-
-/// Defines every import of version 1.
-pub(super) fn define(linker: &mut Linker<Host>) -> Result<(), LinkerError> {
-    linker.func_wrap("env", "__height", height)?;
-    linker.func_wrap("env", "__block_hash", block_hash)?;
-    linker.func_wrap("env", "__view", view)?;
-    linker.func_wrap("env", "__load", load)?;
-    linker.func_wrap("env", "__get_state", get_state)?;
-    linker.func_wrap("env", "__set_state", set_state)?;
-    linker.func_wrap("env", "__delete_state", delete_state)?;
-    linker.func_wrap("env", "__push_cdc_message", push_change)?;
-    linker.func_wrap("env", "__stdout", |caller: Caller<'_, Host>, text: i32| {
-        log(caller, Stream::Stdout, "__stdout", text)
-    })?;
-    linker.func_wrap("env", "__stderr", |caller: Caller<'_, Host>, text: i32| {
-        log(caller, Stream::Stderr, "__stderr", text)
-    })?;
-    Ok(())
-}
-
-/// The type of an import that the host has.
-pub(super) fn signature(_engine: &Engine, module: &str, name: &str) -> Option<FuncType> {
-    const I32: ValType = ValType::I32;
-    let (takes, gives) = match (module, name) {
-        ("env", "__height" | "__block_hash") => (0, 1),
-        ("env", "__view" | "__set_state") => (2, 1),
-        ("env", "__get_state" | "__delete_state" | "__push_cdc_message") => (1, 1),
-        ("env", "__load" | "__stdout" | "__stderr") => (1, 0),
-        _ => return None,
-    };
-    Some(FuncType::new(vec![I32; takes], vec![I32; gives]))
+fn outside(import: &str, pointer: i32, length: usize, size: usize) -> Stopped {
+    Stopped::misuse(format!(
+        "{import} was called wrongly: {length} bytes at {} reach beyond the memory of {size} bytes",
+        pointer as u32
+    ))
 }

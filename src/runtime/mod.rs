@@ -1,5 +1,5 @@
 //! Runs a transform: a WebAssembly module, in the wasmi interpreter, once per block, with binary interface
-//! version 1.
+//! version 1 or 2.
 //!
 //! Does no I/O. Where the transform asks for a view or for its state, the call is suspended and the request
 //! handed to the caller, who resumes it with the answer. The module is compiled once; each block runs in a
@@ -7,6 +7,8 @@
 
 mod host;
 mod limits;
+mod v1;
+mod v2;
 
 use std::sync::Arc;
 
@@ -68,8 +70,16 @@ impl RuntimeError {
 #[derive(Clone)]
 pub struct Transform(Arc<Compiled>);
 
+/// Of the binary interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
 struct Compiled {
     engine: Engine,
+    version: Version,
     module: Module,
     linker: Linker<Host>,
     limits: config::Limits,
@@ -118,14 +128,15 @@ impl Transform {
         let invalid = |source| RuntimeError::Invalid { name: name.to_owned(), source };
         let module = Module::new(&engine, wasm).map_err(invalid)?;
         check_exports(&module).map_err(unsuitable)?;
-        let linker = link(&engine, &module, unknown_imports).map_err(unsuitable)?;
-        Ok(Transform(Arc::new(Compiled { engine, module, linker, limits: limits.clone() })))
+        let version = version(&module).map_err(unsuitable)?;
+        let linker = link(&engine, &module, version, unknown_imports).map_err(unsuitable)?;
+        Ok(Transform(Arc::new(Compiled { engine, version, module, linker, limits: limits.clone() })))
     }
 
     /// Runs the transform for a block, up to its first request or its end.
     pub fn begin(&self, at: BlockRef) -> Result<Step, RuntimeError> {
-        let Compiled { engine, module, linker, limits } = &*self.0;
-        let mut store = Store::new(engine, Host::new(at, limits));
+        let Compiled { engine, version, module, linker, limits } = &*self.0;
+        let mut store = Store::new(engine, Host::new(*version, at, limits));
         store.limiter(|host| &mut host.room);
         set_fuel(&mut store, limits.fuel)?;
         let instance = match linker.instantiate_and_start(&mut store, module) {
@@ -188,14 +199,19 @@ fn go_on(
     }
 }
 
-/// Reads what `process_block` returned: nothing, a failure, or where its list of changes is.
+/// Reads what `process_block` returned: nothing, a failure, or (in version 1) where its list of changes is.
 fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output, RuntimeError> {
     let list = match result {
         0 => Vec::new(),
         -1 => return Err(RuntimeError::Failed { last_words: store.data().last_words() }),
+        other if store.data().version == Version::Two => {
+            return Err(RuntimeError::Misuse(format!(
+                "it returned {other}; in version 2 `process_block` returns 0, or -1 when it failed"
+            )));
+        }
         pointer => {
             let (bytes, host) = memory.data_and_store_mut(&mut store);
-            let buffer = host::buffer(bytes, pointer as u32).map_err(|problem| {
+            let buffer = v1::buffer(bytes, pointer as u32).map_err(|problem| {
                 RuntimeError::Misuse(format!("it returned {pointer}, which is no buffer: {problem}"))
             })?;
             host.spend_output(buffer.len())?;
@@ -255,17 +271,40 @@ fn check_exports(module: &Module) -> Result<(), String> {
         }
         None => return Err("does not export the function `process_block() -> i32`".into()),
     }
-    match module.get_export("debshrew_abi_version") {
-        None => Ok(()),
-        Some(_) => {
-            Err("asks for a newer binary interface than version 1, which is what this debshrew knows".into())
-        }
-    }
+    Ok(())
 }
 
-fn link(engine: &Engine, module: &Module, unknown: config::UnknownImports) -> Result<Linker<Host>, String> {
+/// The version that the module was built for: an export's name says it, so that it is known before anything runs.
+fn version(module: &Module) -> Result<Version, String> {
+    const PREFIX: &str = "debshrew_abi_version";
+    let mut version = Version::One;
+    for export in module.exports() {
+        match export.name() {
+            "debshrew_abi_version_2" => version = Version::Two,
+            other if other.starts_with(PREFIX) => {
+                return Err(format!(
+                    "asks by its export `{other}` for a binary interface that this debshrew does not know; it knows \
+                     version 2 (export `{PREFIX}_2`) and version 1 (no such export)"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(version)
+}
+
+fn link(
+    engine: &Engine,
+    module: &Module,
+    version: Version,
+    unknown: config::UnknownImports,
+) -> Result<Linker<Host>, String> {
     let mut linker = Linker::new(engine);
-    host::define(&mut linker).map_err(|error| format!("cannot be linked: {error}"))?;
+    match version {
+        Version::One => v1::define(&mut linker),
+        Version::Two => v2::define(&mut linker),
+    }
+    .map_err(|error| format!("cannot be linked: {error}"))?;
     let mut strangers = Vec::new();
     for import in module.imports() {
         let name = format!("`{}.{}`", import.module(), import.name());
@@ -274,7 +313,11 @@ fn link(engine: &Engine, module: &Module, unknown: config::UnknownImports) -> Re
                 "imports {name}, which is no function; memories, tables and globals cannot be imported"
             ));
         };
-        if let Some(known) = host::signature(engine, import.module(), import.name()) {
+        let known = match version {
+            Version::One => v1::signature(import.module(), import.name()),
+            Version::Two => v2::signature(import.module(), import.name()),
+        };
+        if let Some(known) = known {
             if known != *wanted {
                 return Err(format!("imports {name} as {wanted:?}; it is {known:?}"));
             }
@@ -292,10 +335,19 @@ fn link(engine: &Engine, module: &Module, unknown: config::UnknownImports) -> Re
     if strangers.is_empty() {
         return Ok(linker);
     }
-    Err(format!(
-        "imports what debshrew does not have: {}; if it never calls them, set `unknown_imports = \"trap\"`",
-        strangers.join(", ")
-    ))
+    let hint = match version {
+        Version::One if module.imports().any(|import| import.module() == "debshrew") => {
+            "imports from `debshrew` are version 2's, which a module asks for by an export \
+             `debshrew_abi_version_2`"
+        }
+        Version::Two
+            if module.imports().any(|import| v1::signature(import.module(), import.name()).is_some()) =>
+        {
+            "it exports `debshrew_abi_version_2`, and imports from `env` are version 1's"
+        }
+        _ => "if it never calls them, set `unknown_imports = \"trap\"`",
+    };
+    Err(format!("imports what debshrew does not have: {}; {hint}", strangers.join(", ")))
 }
 
 #[cfg(test)]

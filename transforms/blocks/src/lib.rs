@@ -1,8 +1,7 @@
 //! A row per block: the smallest transform that is of use.
 
-use bitcoin_slices::bitcoin_hashes::Hash as _;
 use bitcoin_slices::{bsl, Parse};
-use debshrew_sdk::{row, Block, Error, Hash, Timestamp, Transform};
+use debshrew_sdk::{double_sha256, row, Block, Error, Hash, Timestamp, Transform};
 
 row! {
     /// A row of table `blocks`.
@@ -33,7 +32,7 @@ impl Transform for Blocks {
         let header = parsed.parsed().header();
         block.upsert(&BlockRow {
             height,
-            hash: Hash::from_internal(header.block_hash().to_byte_array()),
+            hash: Hash::from_internal(double_sha256(&[header.block_hash_preimage()])),
             previous_hash: Hash::from_internal(header.prev_blockhash().try_into()?),
             time: Timestamp(header.time()),
             transactions: parsed.parsed().total_transactions(),

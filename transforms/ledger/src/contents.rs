@@ -2,8 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 
-use bitcoin_slices::bitcoin_hashes::Hash as _;
 use bitcoin_slices::{bsl, Visit, Visitor};
+use debshrew_sdk::double_sha256;
 
 /// A transaction's identifier in the order in which it is hashed and serialised, the reverse of what is shown.
 pub(crate) type Txid = [u8; 32];
@@ -102,7 +102,7 @@ fn bits(header: &[u8]) -> u32 {
 impl Visitor for Contents {
     fn visit_block_header(&mut self, header: &bsl::BlockHeader<'_>) -> ControlFlow<()> {
         self.header = Header {
-            hash: header.block_hash().to_byte_array(),
+            hash: double_sha256(&[header.block_hash_preimage()]),
             previous_hash: array(header.prev_blockhash()),
             merkle_root: array(header.merkle_root()),
             version: header.version(),
@@ -131,8 +131,9 @@ impl Visitor for Contents {
     fn visit_transaction(&mut self, transaction: &bsl::Transaction<'_>) -> ControlFlow<()> {
         let (first_input, first_output) =
             self.transactions.last().map_or((0, 0), |last| (last.inputs.end, last.outputs.end));
+        let (version, inputs_and_outputs, lock_time) = transaction.txid_preimage();
         self.transactions.push(Transaction {
-            txid: transaction.txid().to_byte_array(),
+            txid: double_sha256(&[version, inputs_and_outputs, lock_time]),
             version: transaction.version(),
             lock_time: transaction.locktime(),
             size: transaction.as_ref().len(),

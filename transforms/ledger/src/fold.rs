@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin_slices::bitcoin_hashes::{sha256, Hash as _};
-use debshrew_sdk::{Block, Bytes, Error, Hash, Rendered};
+use debshrew_sdk::{sha256, Block, Bytes, Error, Hash, Rendered};
 
 use crate::contents::{Contents, Outpoint, Txid};
 use crate::rows;
@@ -23,10 +22,23 @@ pub(crate) struct Fold<'a> {
     spent_before: Vec<(Outpoint, usize)>,
     /// In the order in which they were met.
     scripts: Vec<Script>,
-    by_hash: BTreeMap<ScriptHash, usize>,
+    by_hash: BTreeMap<Key, usize>,
     /// The block's transactions so far. A tree, and no hash table: whoever makes transactions can choose their
     /// identifiers so that a table without a secret degenerates, and a secret would not be deterministic.
-    by_txid: BTreeMap<Txid, usize>,
+    by_txid: BTreeMap<Key, usize>,
+}
+
+/// A hash as numbers, for which WebAssembly has comparisons: bytes it would have to swap first.
+type Key = [u64; 4];
+
+fn key(hash: &[u8; 32]) -> Key {
+    let mut key = [0; 4];
+    for (number, chunk) in key.iter_mut().zip(hash.chunks_exact(8)) {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(chunk);
+        *number = u64::from_le_bytes(bytes);
+    }
+    key
 }
 
 struct Script {
@@ -62,14 +74,14 @@ impl<'a> Fold<'a> {
             for output in transaction.outputs.clone() {
                 fold.create(output)?;
             }
-            fold.by_txid.insert(transaction.txid, position);
+            fold.by_txid.insert(key(&transaction.txid), position);
         }
         Ok(fold)
     }
 
     /// Gives the value that is spent; `None` when the output is from before the first block that was processed.
     fn spend(&mut self, block: &mut Block, outpoint: Outpoint, by: usize) -> Result<Option<u64>, Error> {
-        if let Some(transaction) = self.by_txid.get(&outpoint.txid) {
+        if let Some(transaction) = self.by_txid.get(&key(&outpoint.txid)) {
             let outputs = self.contents.transactions[*transaction].outputs.clone();
             let output = outputs.start.saturating_add(outpoint.position as usize);
             if output < outputs.end && self.spent_by[output].is_none() {
@@ -112,7 +124,7 @@ impl<'a> Fold<'a> {
         if i64::try_from(value).is_err() {
             return Err(format!("an output has the value {value}, more than a `bigint` holds").into());
         }
-        let hash = sha256::Hash::hash(contents.script(&contents.outputs[output])).to_byte_array();
+        let hash = sha256(contents.script(&contents.outputs[output]));
         let script = self.script(hash, Some(output));
         self.scripts[script].change += i128::from(value);
         self.output_scripts.push(script);
@@ -121,7 +133,7 @@ impl<'a> Fold<'a> {
 
     fn script(&mut self, hash: ScriptHash, output: Option<usize>) -> usize {
         let scripts = &mut self.scripts;
-        let index = *self.by_hash.entry(hash).or_insert_with(|| {
+        let index = *self.by_hash.entry(key(&hash)).or_insert_with(|| {
             scripts.push(Script { hash, output: None, change: 0 });
             scripts.len() - 1
         });

@@ -1,34 +1,28 @@
 //! What a transform sees of its block: where it stands, views, state, logs; and the changes that it emits.
-//!
-//! Changes are written as JSON right where the host will read them, one after another into one buffer: in an
-//! interpreter every pass over the bytes is felt.
 
-use crate::row::{Row, RowWriter};
-use crate::{Column, Error, Hash, Host, Transform};
+use crate::abi::{Changes, RowWriter};
+use crate::row::{Row, Shape};
+use crate::{Error, Hash, Host, Transform};
 
 /// A block that is being processed.
 pub struct Block {
     host: Host,
     height: u32,
     hash: Hash,
-    out: Vec<u8>,
-    /// What every message begins with.
-    header: Vec<u8>,
+    changes: Changes,
 }
 
-/// Before the changes stands their length, which the host reads.
-const LENGTH_BYTES: usize = 4;
+/// What happens to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
 
 impl Block {
     pub(crate) fn new<T: Transform>(host: Host, height: u32, hash: Hash) -> Block {
-        let mut header = b"{\"header\":{\"source\":".to_vec();
-        T::NAME.write(&mut header);
-        header.extend_from_slice(b",\"block_height\":");
-        height.write(&mut header);
-        header.extend_from_slice(b",\"block_hash\":\"");
-        header.extend(hash.0.iter().flat_map(|byte| crate::column::HEX[usize::from(*byte)]));
-        header.extend_from_slice(b"\"},\"payload\":{\"operation\":\"");
-        Block { host, height, hash, out: vec![0; LENGTH_BYTES], header }
+        Block { host, height, hash, changes: Changes::new(T::NAME, height, hash) }
     }
 
     pub fn height(&self) -> u32 {
@@ -75,50 +69,29 @@ impl Block {
     /// The row has these values afterwards, whether it existed or not. Columns that the struct lacks keep their
     /// value, or are at their defaults in a new row.
     pub fn upsert<R: Row>(&mut self, row: &R) {
-        self.image("create", row);
+        self.emit(Operation::Create, R::SHAPE, |out| row.write(out));
     }
 
     /// As [`upsert`](Block::upsert), for a row that is known to exist: sets the columns that the struct has and
     /// leaves the others alone. (The host inserts the row if it is missing all the same.)
     pub fn update<R: Row>(&mut self, row: &R) {
-        self.image("update", row);
-    }
-
-    fn image<R: Row>(&mut self, operation: &str, row: &R) {
-        self.open(operation, R::TABLE);
-        self.out.extend_from_slice(b",\"after\":{");
-        row.write(&mut RowWriter::new(&mut self.out));
-        self.out.extend_from_slice(b"}}}");
+        self.emit(Operation::Update, R::SHAPE, |out| row.write(out));
     }
 
     /// The row with this key is gone afterwards, whether it existed or not. Each [`row!`](crate::row) has a
     /// function `delete` that calls this with its key.
-    pub fn delete(&mut self, table: &str, key: impl FnOnce(&mut RowWriter<'_>)) {
-        self.open("delete", table);
-        self.out.extend_from_slice(b",\"before\":{");
-        key(&mut RowWriter::new(&mut self.out));
-        self.out.extend_from_slice(b"}}}");
+    pub fn delete(&mut self, key: &'static Shape, write: impl FnOnce(&mut RowWriter<'_>)) {
+        self.emit(Operation::Delete, key, write);
     }
 
-    fn open(&mut self, operation: &str, table: &str) {
-        self.out.push(if self.out.len() == LENGTH_BYTES { b'[' } else { b',' });
-        self.out.extend_from_slice(&self.header);
-        self.out.extend_from_slice(operation.as_bytes());
-        self.out.extend_from_slice(b"\",\"table\":");
-        table.write(&mut self.out);
+    fn emit(&mut self, operation: Operation, shape: &'static Shape, write: impl FnOnce(&mut RowWriter<'_>)) {
+        self.changes.change(operation, shape, write);
+        self.changes.hand_over(&mut self.host);
     }
 
-    /// The changes as the host takes them: their length (4 bytes, little-endian), then the JSON; `None` when
-    /// there are none.
-    pub(crate) fn finish(self) -> (Host, Option<Vec<u8>>) {
-        let mut out = self.out;
-        if out.len() == LENGTH_BYTES {
-            return (self.host, None);
-        }
-        out.push(b']');
-        let length = (out.len() - LENGTH_BYTES) as u32;
-        out[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-        (self.host, Some(out))
+    /// What has not been handed over yet.
+    pub(crate) fn finish(self) -> (Host, Changes) {
+        (self.host, self.changes)
     }
 }
 
@@ -162,25 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_those_of_version_1() {
+    fn messages_are_those_of_the_version() {
         let mut block = Block::new::<Coins>(Host::new(), 7, Hash([0xab; 32]));
         assert!(Coins::process_block(&mut block).is_err());
-        let emitted = block.finish().1.unwrap();
-        let (length, json) = emitted.split_at(4);
-        assert_eq!(length, (json.len() as u32).to_le_bytes());
-        let header = format!(
-            r#"{{"header":{{"source":"coins","block_height":7,"block_hash":"{}"}},"payload":"#,
-            "ab".repeat(32)
-        );
-        let payloads = [
-            r#"{"operation":"create","table":"coins","after":{"txid":"\\x01","position":0,"owner":"a"}}}"#,
-            r#"{"operation":"create","table":"coins","after":{"txid":"\\x01","position":1,"owner":"b\""}}}"#,
-            r#"{"operation":"update","table":"coins","after":{"txid":"\\x01","position":0,"height":7}}}"#,
-            r#"{"operation":"delete","table":"coins","before":{"txid":"\\x01","position":1}}}"#,
-        ];
-        let expected = payloads.map(|payload| format!("{header}{payload}")).join(",");
-        assert_eq!(std::str::from_utf8(json).unwrap(), format!("[{expected}]"));
-        serde_json::from_slice::<serde_json::Value>(json).unwrap();
+        let (mut host, changes) = block.finish();
+        let list = changes.finish(&mut host);
+        crate::abi::read::tests::messages(&[host.emitted, list].concat());
     }
 
     #[test]

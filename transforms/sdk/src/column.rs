@@ -1,13 +1,15 @@
-//! Values of columns, as JSON that loses nothing on the way to PostgreSQL: numbers with every digit, bytes in
-//! hex.
+//! Values of columns. Nothing is lost on the way to PostgreSQL: numbers keep every digit.
 
 use std::borrow::Cow;
+
+use crate::abi::Writer;
 
 /// What a column can be given. PostgreSQL reads the value as the column's type, so any type may also be given
 /// as a text in PostgreSQL's own notation.
 pub trait Column {
-    /// Appends the value as JSON.
-    fn write(&self, out: &mut Vec<u8>);
+    /// Appends the value as the interface's version has it: one value, by one call of the writer's or of another
+    /// column's `write`.
+    fn write(&self, out: &mut Writer);
 }
 
 /// Bytes for a `bytea`.
@@ -36,183 +38,129 @@ pub struct Timestamp(pub u32);
 
 /// A value that has been written already: worth it for one that stands in many rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered(Vec<u8>);
+pub struct Rendered(Box<[u8]>);
 
 impl Rendered {
     pub fn new(value: &impl Column) -> Rendered {
-        let mut out = Vec::new();
+        let mut out = Writer::default();
         value.write(&mut out);
-        Rendered(out)
+        Rendered(out.written().into())
     }
 }
 
 impl Column for Rendered {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0);
+    fn write(&self, out: &mut Writer) {
+        out.rendered(&self.0);
     }
 }
 
 impl<T: Column + ?Sized> Column for &T {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         (**self).write(out);
     }
 }
 
 /// SQL's null when there is none.
 impl<T: Column> Column for Option<T> {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         match self {
             Some(value) => value.write(out),
-            None => out.extend_from_slice(b"null"),
+            None => out.null(),
         }
     }
 }
 
 impl Column for bool {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(if *self { b"true" } else { b"false" });
+    fn write(&self, out: &mut Writer) {
+        out.bool(*self);
     }
 }
 
-macro_rules! unsigned {
-    ($($type:ty)+) => {$(
+macro_rules! integers {
+    ($($type:ty)+ => $write:ident as $as:ty) => {$(
         impl Column for $type {
-            fn write(&self, out: &mut Vec<u8>) {
-                // 39 digits are the most that 128 bits take.
-                let mut digits = [0; 39];
-                let mut start = digits.len();
-                let mut rest = *self;
-                loop {
-                    start -= 1;
-                    digits[start] = b'0' + (rest % 10) as u8;
-                    rest /= 10;
-                    if rest == 0 {
-                        break;
-                    }
-                }
-                out.extend_from_slice(&digits[start..]);
+            fn write(&self, out: &mut Writer) {
+                out.$write(*self as $as);
             }
         }
     )+};
 }
 
-macro_rules! signed {
-    ($($type:ty)+) => {$(
-        impl Column for $type {
-            fn write(&self, out: &mut Vec<u8>) {
-                if *self < 0 {
-                    out.push(b'-');
-                }
-                self.unsigned_abs().write(out);
-            }
+integers!(u8 u16 u32 i8 i16 i32 i64 => signed as i64);
+integers!(u64 usize => unsigned as u64);
+integers!(i128 => wide as i128);
+
+impl Column for u128 {
+    fn write(&self, out: &mut Writer) {
+        match i128::try_from(*self) {
+            Ok(integer) => out.wide(integer),
+            Err(_) => out.number(&self.to_string()),
         }
-    )+};
+    }
 }
 
-unsigned!(u8 u16 u32 u64 u128 usize);
-signed!(i8 i16 i32 i64 i128);
-
-/// Infinities and NaN as the text that PostgreSQL has for them.
 impl Column for f64 {
-    fn write(&self, out: &mut Vec<u8>) {
-        if self.is_finite() {
-            // The shortest digits that give the same number again.
-            out.extend_from_slice(format!("{self:?}").as_bytes());
-        } else if self.is_nan() {
-            "NaN".write(out);
-        } else {
-            if *self > 0.0 { "Infinity" } else { "-Infinity" }.write(out);
-        }
+    fn write(&self, out: &mut Writer) {
+        out.float(*self);
     }
 }
 
 impl Column for str {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'"');
-        let bytes = self.as_bytes();
-        let mut copied = 0;
-        for (place, byte) in bytes.iter().enumerate() {
-            if *byte >= b' ' && *byte != b'"' && *byte != b'\\' {
-                continue;
-            }
-            out.extend_from_slice(&bytes[copied..place]);
-            copied = place + 1;
-            match byte {
-                b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
-                _ => {
-                    out.extend_from_slice(b"\\u00");
-                    out.extend_from_slice(&HEX[usize::from(*byte)]);
-                }
-            }
-        }
-        out.extend_from_slice(&bytes[copied..]);
-        out.push(b'"');
+    fn write(&self, out: &mut Writer) {
+        out.text(self);
     }
 }
 
 impl Column for String {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         self.as_str().write(out);
     }
 }
 
 impl Column for Cow<'_, str> {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         (**self).write(out);
     }
 }
 
 impl Column for Bytes<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\"\\\\x");
-        let start = out.len();
-        out.resize(start + 2 * self.0.len(), 0);
-        for (digits, byte) in out[start..].chunks_exact_mut(2).zip(self.0) {
-            digits.copy_from_slice(&HEX[usize::from(*byte)]);
-        }
-        out.push(b'"');
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.0);
     }
 }
 
 impl Column for Hash {
-    fn write(&self, out: &mut Vec<u8>) {
-        Bytes(&self.0).write(out);
+    fn write(&self, out: &mut Writer) {
+        out.bytes(&self.0);
     }
 }
 
 impl Column for Json<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.0.as_bytes());
+    fn write(&self, out: &mut Writer) {
+        out.json(self.0);
     }
 }
 
 /// An array.
 impl<T: Column> Column for [T] {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'[');
-        for (place, value) in self.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            value.write(out);
-        }
-        out.push(b']');
+    fn write(&self, out: &mut Writer) {
+        out.array(self);
     }
 }
 
 impl<T: Column> Column for Vec<T> {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         self.as_slice().write(out);
     }
 }
 
 impl Column for Timestamp {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Writer) {
         let (days, seconds) = (self.0 / 86_400, self.0 % 86_400);
         let (year, month, day) = civil(days);
         let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-        let text = format!("\"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z\"");
-        out.extend_from_slice(text.as_bytes());
+        let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+        out.text(&text);
     }
 }
 
@@ -229,24 +177,17 @@ fn civil(days: u32) -> (u32, u32, u32) {
     (400 * era + year_of_era + u32::from(month <= 2), month, day)
 }
 
-/// The two digits of each byte.
-pub(crate) const HEX: [[u8; 2]; 256] = {
-    let digits = b"0123456789abcdef";
-    let mut table = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = [digits[byte >> 4], digits[byte & 15]];
-        byte += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::abi::read;
+    use serde_json::Value;
 
+    /// What the host reads, as JSON.
     fn json(value: &impl Column) -> String {
-        String::from_utf8(Rendered::new(value).0).unwrap()
+        let mut out = Writer::default();
+        value.write(&mut out);
+        read::value(out.written()).unwrap().to_string()
     }
 
     #[test]
@@ -255,9 +196,14 @@ mod tests {
         assert_eq!(json(&u64::MAX), "18446744073709551615");
         assert_eq!(json(&u128::MAX), u128::MAX.to_string());
         assert_eq!(json(&i128::MIN), i128::MIN.to_string());
+        for signed in [i64::MIN, -1, i64::MAX] {
+            assert_eq!(json(&signed), signed.to_string());
+            assert_eq!(json(&i128::from(signed)), signed.to_string());
+        }
+        assert_eq!(json(&(i128::from(u64::MAX) + 1)), "18446744073709551616");
         assert_eq!(json(&-1i8), "-1");
         assert_eq!(json(&0.1f64), "0.1");
-        assert_eq!(json(&1e300f64), "1e300");
+        assert_eq!(json(&1e300f64), "1e+300");
         assert_eq!([json(&f64::NAN), json(&f64::NEG_INFINITY)], ["\"NaN\"", "\"-Infinity\""]);
     }
 
@@ -265,7 +211,7 @@ mod tests {
     fn texts_are_what_a_reader_of_json_gets_back() {
         for text in ["", "plain", "a\"b\\c", "\u{0}\u{1f}\u{7f}", "\n\t", "äöü\u{10348}", "\\x00", "ends\n"]
         {
-            assert_eq!(serde_json::from_str::<String>(&json(&text)).unwrap(), text);
+            assert_eq!(json(&text), Value::from(text).to_string());
         }
     }
 

@@ -1,45 +1,21 @@
 //! Rows: structs whose fields are a table's columns.
 
-use crate::Column;
+use crate::abi::RowWriter;
 
 /// A row of a table, or some of its columns: always those of the primary key. [`row!`](crate::row) makes them.
 pub trait Row {
-    /// The table's name, without a schema.
-    const TABLE: &'static str;
+    /// What is written, in its order.
+    const SHAPE: &'static Shape;
 
     fn write(&self, row: &mut RowWriter<'_>);
 }
 
-/// Writes columns as members of a JSON object.
-pub struct RowWriter<'a> {
-    out: &'a mut Vec<u8>,
-    empty: bool,
-}
-
-impl<'a> RowWriter<'a> {
-    pub(crate) fn new(out: &'a mut Vec<u8>) -> RowWriter<'a> {
-        RowWriter { out, empty: true }
-    }
-
-    /// A column; `name` is as in the catalog.
-    pub fn column(&mut self, name: &str, value: &impl Column) {
-        if !self.empty {
-            self.out.push(b',');
-        }
-        self.empty = false;
-        name.write(self.out);
-        self.out.push(b':');
-        value.write(self.out);
-    }
-
-    /// `member` is a comma, the column's name in quotes, and a colon, as the macro knows them beforehand.
-    #[doc(hidden)]
-    pub fn member(&mut self, member: &'static str, value: &impl Column) {
-        let member = if self.empty { &member[1..] } else { member };
-        self.empty = false;
-        self.out.extend_from_slice(member.as_bytes());
-        value.write(self.out);
-    }
+/// A table, and some of its columns.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The table's name, without a schema.
+    pub table: &'static str,
+    pub columns: &'static [&'static str],
 }
 
 /// Declares a struct whose fields are columns of a table, its primary key's first, and makes it a [`Row`].
@@ -81,7 +57,10 @@ macro_rules! row {
         }
 
         impl $(<$lifetime>)? $crate::Row for $name $(<$lifetime>)? {
-            const TABLE: &'static str = $table;
+            const SHAPE: &'static $crate::Shape = &$crate::Shape {
+                table: $table,
+                columns: &[$(stringify!($key),)+ $(stringify!($column),)*],
+            };
 
             fn write(&self, row: &mut $crate::RowWriter<'_>) {
                 $(row.member(concat!(",\"", stringify!($key), "\":"), &self.$key);)+
@@ -93,7 +72,9 @@ macro_rules! row {
             /// Deletes the row with this key.
             #[allow(dead_code)]
             $visible fn delete(block: &mut $crate::Block, $($key: $key_type),+) {
-                block.delete($table, |row| {
+                const KEY: &$crate::Shape =
+                    &$crate::Shape { table: $table, columns: &[$(stringify!($key),)+] };
+                block.delete(KEY, |row| {
                     $(row.member(concat!(",\"", stringify!($key), "\":"), &$key);)+
                 });
             }

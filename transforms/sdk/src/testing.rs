@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use crate::abi::read;
 use crate::{Block, Error, Hash, Transform};
 
 /// Where a transform runs in tests. What its state was after one block is there in the next.
@@ -36,6 +37,8 @@ pub struct Host {
     pub log: Vec<String>,
     /// How often the last block asked for a view or a key of the state.
     pub calls: usize,
+    /// What the last block has handed over so far.
+    pub(crate) emitted: Vec<u8>,
 }
 
 /// What happens to a row.
@@ -67,20 +70,24 @@ impl Host {
     /// Runs a transform for a block; `hash` is in the order in which Bitcoin shows hashes. When it fails, the
     /// state is as it was before, as with debshrew.
     pub fn run<T: Transform>(&mut self, height: u32, hash: [u8; 32]) -> Result<Vec<Change>, Error> {
-        let host = Host { log: Vec::new(), calls: 0, ..self.clone() };
+        read::changes(&self.emit::<T>(height, hash)?)
+    }
+
+    /// As [`run`](Host::run), but gives the changes as debshrew takes them over from the module: to measure a
+    /// transform, or to store what it does.
+    pub fn emit<T: Transform>(&mut self, height: u32, hash: [u8; 32]) -> Result<Vec<u8>, Error> {
+        let host = Host { log: Vec::new(), calls: 0, emitted: Vec::new(), ..self.clone() };
         let mut block = Block::new::<T>(host, height, Hash(hash));
         let result = T::process_block(&mut block);
-        let (host, emitted) = block.finish();
-        match result {
-            Ok(()) => *self = host,
-            Err(error) => {
-                (self.log, self.calls) = (host.log, host.calls);
-                return Err(error);
-            }
+        let (mut host, changes) = block.finish();
+        if let Err(error) = result {
+            (self.log, self.calls) = (host.log, host.calls);
+            return Err(error);
         }
-        let Some(emitted) = emitted else { return Ok(Vec::new()) };
-        let messages: Vec<Value> = serde_json::from_slice(&emitted[4..])?;
-        messages.into_iter().map(change).collect()
+        let list = changes.finish(&mut host);
+        host.emitted.extend(list);
+        *self = host;
+        Ok(std::mem::take(&mut self.emitted))
     }
 
     pub(crate) fn view(&mut self, name: &str, input: &[u8]) -> Option<Vec<u8>> {
@@ -102,28 +109,17 @@ impl Host {
         self.state.remove(key).is_some()
     }
 
+    #[cfg(feature = "v2")]
+    pub(crate) fn hand_over(&mut self, batch: &[u8]) {
+        self.emitted.extend_from_slice(batch);
+    }
+
     pub(crate) fn stdout(&mut self, line: &str) {
         self.log.push(line.to_owned());
     }
 
     pub(crate) fn stderr(&mut self, line: &str) {
         self.log.push(line.to_owned());
-    }
-}
-
-fn change(mut message: Value) -> Result<Change, Error> {
-    let payload = &mut message["payload"];
-    let (operation, image) = match payload["operation"].as_str() {
-        Some("create" | "update") => (Operation::Upsert, "after"),
-        Some("delete") => (Operation::Delete, "before"),
-        _ => return Err(format!("no operation: {payload}").into()),
-    };
-    let Some(table) = payload["table"].as_str().map(str::to_owned) else {
-        return Err(format!("no table: {payload}").into());
-    };
-    match payload[image].take() {
-        Value::Object(columns) => Ok(Change { operation, table, columns }),
-        other => Err(format!("no columns: {other}").into()),
     }
 }
 
