@@ -17,7 +17,7 @@ use crate::{Group, Outcome};
 const BEFORE: u64 = 10_000;
 
 /// Blocks that come before those that are counted: the first prepares its statements.
-const WARM: usize = 3;
+pub(crate) const WARM: usize = 3;
 
 const COPY: &str = "copy";
 const STATEMENTS: &str = "a statement a row";
@@ -127,15 +127,15 @@ async fn applied(
     journaling: Journaling,
 ) -> Outcome<Applied> {
     let base = server.pipeline(table.ddl).await?;
-    baseline::copy(&base.client, table, table.copy(0..BEFORE)).await?;
-    let mut ledger = Applier::new(&base, journaling).await?;
+    fill(&base, table, BEFORE).await?;
+    let mut applier = Applier::new(&base, journaling).await?;
     let (warm, counted) = blocks.split_at(WARM);
-    ledger.apply(changes(table, warm)).await?;
+    applier.apply(changes(table, warm)).await?;
     let counted = changes(table, counted);
     let count: usize = counted.iter().map(Vec::len).sum();
     let wal = base.wal().await?;
     let start = Instant::now();
-    ledger.apply(counted).await?;
+    applier.apply(counted).await?;
     let took = start.elapsed();
     let wal = base.wal().await? - wal;
     let rows = base.rows(table.name).await?;
@@ -145,6 +145,12 @@ async fn applied(
     Ok(Applied { changes_per_second: count as f64 / took.as_secs_f64(), wal_per_change: wal / count as f64 })
 }
 
+/// Puts the rows 0 to `rows` into the table, and lets PostgreSQL know it as it would a table that grew.
+pub(crate) async fn fill(base: &Base, table: &Table, rows: u64) -> Outcome<()> {
+    baseline::copy(&base.client, table, table.copy(0..rows)).await?;
+    Ok(base.client.batch_execute(&format!("vacuum analyze {}", table.name)).await?)
+}
+
 pub(crate) fn changes(table: &Table, blocks: &[Vec<RowChange>]) -> Vec<Vec<Change>> {
     blocks.iter().map(|block| table.changes(block)).collect()
 }
@@ -152,7 +158,7 @@ pub(crate) fn changes(table: &Table, blocks: &[Vec<RowChange>]) -> Vec<Vec<Chang
 /// Applies blocks as the pipeline's loop does; what else measures it goes through here.
 pub(crate) struct Applier {
     pub(crate) writer: Writer,
-    journaling: Journaling,
+    pub(crate) journaling: Journaling,
     height: u32,
 }
 

@@ -10,8 +10,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use crate::Outcome;
+use crate::apply::fill;
 use crate::rows::{RowChange, Table};
-use crate::server::Server;
+use crate::server::{Base, Server};
 
 /// Puts rows into a table by COPY, in one transaction.
 pub(crate) async fn copy(client: &Client, table: &Table, text: Vec<u8>) -> Outcome<u64> {
@@ -29,13 +30,19 @@ pub(crate) async fn copy(client: &Client, table: &Table, text: Vec<u8>) -> Outco
     Ok(sink.finish().await?)
 }
 
-/// Rows a second that COPY puts into a new table that has `before` rows.
-pub(crate) async fn copied(server: &Server, table: &Table, before: u64, rows: u64) -> Outcome<f64> {
+/// A database with the table and no pipeline.
+async fn filled(server: &Server, table: &Table, rows: u64) -> Outcome<Base> {
     let base = server.database().await?;
     base.client
         .batch_execute(&format!("create schema bench; set search_path = bench; {}", table.ddl))
         .await?;
-    copy(&base.client, table, table.copy(0..before)).await?;
+    fill(&base, table, rows).await?;
+    Ok(base)
+}
+
+/// Rows a second that COPY puts into a new table that has `before` rows.
+pub(crate) async fn copied(server: &Server, table: &Table, before: u64, rows: u64) -> Outcome<f64> {
+    let base = filled(server, table, before).await?;
     let text = table.copy(before..before + rows);
     let start = Instant::now();
     let written = copy(&base.client, table, text).await?;
@@ -55,11 +62,7 @@ pub(crate) async fn statements(
     blocks: &[Vec<RowChange>],
     warm: usize,
 ) -> Outcome<f64> {
-    let base = server.database().await?;
-    base.client
-        .batch_execute(&format!("create schema bench; set search_path = bench; {}", table.ddl))
-        .await?;
-    copy(&base.client, table, table.copy(0..before)).await?;
+    let base = filled(server, table, before).await?;
     let put = base.client.prepare(&upsert(table)).await?;
     let delete = base.client.prepare(&delete(table)).await?;
     let (warmed, counted) = blocks.split_at(warm);

@@ -9,11 +9,15 @@
 
 mod apply;
 mod baseline;
+mod evaluate;
+mod follow;
+mod growth;
 mod report;
+mod rollback;
 mod rows;
 mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,6 +49,9 @@ struct Args {
     /// Name the cases and measure nothing
     #[arg(long)]
     list: bool,
+    /// Draw the growth of applying over the table's size into this SVG file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
     /// `cargo bench` says so
     #[arg(long, hide = true)]
     bench: bool,
@@ -73,7 +80,10 @@ fn main() -> ExitCode {
 }
 
 fn groups() -> Vec<Group> {
-    apply::groups()
+    [apply::groups(), growth::groups(), rollback::groups(), evaluate::groups(), follow::groups()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 async fn run(args: &Args) -> Outcome<()> {
@@ -100,6 +110,10 @@ async fn run(args: &Args) -> Outcome<()> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench.json");
     std::fs::write(&path, report::json(&measured)?)?;
     println!("the same as JSON: {}", path.display());
+    if let Some(path) = &args.plot {
+        growth::plot(&measured, path)?;
+        println!("the growth as a picture: {}", path.display());
+    }
     Ok(())
 }
 

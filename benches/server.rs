@@ -1,6 +1,5 @@
 //! The PostgreSQL that everything is measured on, and databases in it with a pipeline set up.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -51,23 +50,18 @@ impl Server {
             connect_timeout: Duration::from_secs(30),
             read_roles: Vec::new(),
         })?;
-        Ok(Base { db, client })
+        Ok(Base { dsn, db, client })
     }
 
     /// A new database with the pipeline `bench`, whose tables this SQL makes.
     pub(crate) async fn pipeline(&self, sql: &str) -> Outcome<Base> {
         let folder = TempDir::new()?;
         std::fs::write(folder.path().join("V1__bench.sql"), sql)?;
-        self.migrated(folder.path()).await
-    }
-
-    /// The same with a folder of migrations.
-    pub(crate) async fn migrated(&self, migrations: &Path) -> Outcome<Base> {
         let base = self.database().await?;
         let wanted = Wanted {
             name: PIPELINE.to_owned(),
             schema: PIPELINE.to_owned(),
-            migrations: Some(PathBuf::from(migrations)),
+            migrations: Some(folder.path().to_owned()),
             start_height: Height::new(0).ok_or("there is a height 0")?,
         };
         migrate(&mut *base.db.dedicated().await?, &[wanted], &[], Mode::Apply).await?;
@@ -77,6 +71,7 @@ impl Server {
 
 /// A database, with a session of our own in it.
 pub(crate) struct Base {
+    pub(crate) dsn: String,
     pub(crate) db: Db,
     pub(crate) client: Client,
 }
@@ -91,6 +86,12 @@ impl Base {
     pub(crate) async fn wal(&self) -> Outcome<f64> {
         let sql = "select (pg_current_wal_insert_lsn() - '0/0')::float8";
         Ok(self.client.query_one(sql, &[]).await?.get(0))
+    }
+
+    /// Tells whether a table's rows are what they were.
+    pub(crate) async fn digest(&self, table: &str) -> Outcome<i64> {
+        let sql = format!("select (sum(hashtextextended(t::text, 0)) % 1e18)::bigint from {table} t");
+        Ok(self.client.query_one(&sql, &[]).await?.get(0))
     }
 
     pub(crate) async fn rows(&self, table: &str) -> Outcome<usize> {

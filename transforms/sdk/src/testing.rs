@@ -67,6 +67,16 @@ impl Host {
     /// Runs a transform for a block; `hash` is in the order in which Bitcoin shows hashes. When it fails, the
     /// state is as it was before, as with debshrew.
     pub fn run<T: Transform>(&mut self, height: u32, hash: [u8; 32]) -> Result<Vec<Change>, Error> {
+        let emitted = self.emit::<T>(height, hash)?;
+        if emitted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let messages: Vec<Value> = serde_json::from_slice(&emitted[4..])?;
+        messages.into_iter().map(change).collect()
+    }
+
+    /// As [`run`](Host::run), and gives what was emitted as debshrew gets it, unread; nothing for no changes.
+    pub fn emit<T: Transform>(&mut self, height: u32, hash: [u8; 32]) -> Result<Vec<u8>, Error> {
         let host = Host { log: Vec::new(), calls: 0, ..self.clone() };
         let mut block = Block::new::<T>(host, height, Hash(hash));
         let result = T::process_block(&mut block);
@@ -78,9 +88,7 @@ impl Host {
                 return Err(error);
             }
         }
-        let Some(emitted) = emitted else { return Ok(Vec::new()) };
-        let messages: Vec<Value> = serde_json::from_slice(&emitted[4..])?;
-        messages.into_iter().map(change).collect()
+        Ok(emitted.unwrap_or_default())
     }
 
     pub(crate) fn view(&mut self, name: &str, input: &[u8]) -> Option<Vec<u8>> {
