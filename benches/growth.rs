@@ -88,6 +88,7 @@ pub(crate) fn plot(measured: &[Measured<'_>], path: &Path) -> Outcome<()> {
         .build_cartesian_2d((first..last).log_scale(), 0.0..most * 1.1)?;
     chart
         .configure_mesh()
+        .light_line_style(TRANSPARENT)
         .x_desc("rows in the table")
         .y_desc("changes a second")
         .x_labels(SIZES.len())
