@@ -11,6 +11,9 @@ COPY Cargo.toml Cargo.lock ./
 COPY migrations migrations
 COPY sql sql
 COPY src src
+# Cargo reads the manifests of what only tests and benchmarks use as well.
+COPY benches benches
+COPY transforms transforms
 # The manifest names the tests' file; an empty one is enough to build the binary.
 RUN mkdir tests && echo > tests/main.rs \
  && cargo build --release --locked \

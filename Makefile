@@ -1,10 +1,11 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build transforms demo test lint clean
+.PHONY: help setup build transforms demo test bench lint clean
 
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
 	@echo 'make test        build everything and run every test, on a private PostgreSQL'
+	@echo 'make bench       measure it against plain PostgreSQL; ARGS=apply-50 for some cases, ARGS=--list names them'
 	@echo 'make build       target/release/debshrew'
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
 	@echo '                 version 1 of the binary interface in transforms/target/version-1/'
@@ -29,6 +30,9 @@ test: setup transforms
 	cargo test --locked --features failpoints
 	cargo test --locked --manifest-path transforms/Cargo.toml
 	cargo test --locked --manifest-path transforms/Cargo.toml --no-default-features
+
+bench: setup transforms
+	cargo bench --locked --bench bench -- $(ARGS)
 
 lint:
 	cargo fmt --check
