@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// What blocks that are evaluated at once may hold in memory together, as far as can be told beforehand.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 32 << 20;
 
 /// The weight of what is newest, as a part of one, in what is remembered.
 const NEWEST: f64 = 1.0 / 16.0;
