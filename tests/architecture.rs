@@ -56,8 +56,6 @@ fn no_file_is_too_long() {
         ["src", "transforms", "benches"].iter().flat_map(|folder| files(&root().join(folder))).collect();
     let too_long: Vec<String> = files
         .iter()
-        // A module's unit tests in a file of their own.
-        .filter(|path| !path.ends_with("tests.rs"))
         .map(|path| (path, length(&std::fs::read_to_string(path).unwrap())))
         .filter(|(_, length)| *length > LONGEST_FILE)
         .map(|(path, length)| format!("{}: {length} lines", path.display()))
