@@ -3,13 +3,15 @@
 //! Runs in the transaction of the migrations, so that no block can be committed between a change of a table
 //! and that of its journal.
 
+use std::borrow::Cow;
+
 use tokio_postgres::{Client, Transaction};
 
 use super::ApplyError;
 use super::checkpoint::{self, Registered};
 use super::record::{self, Former, Record, Records};
 use super::rows::Targets;
-use super::target::{JOURNAL_COLUMNS, STATE_JOURNAL, STATE_TABLE, Target, journal_schema};
+use super::target::{PACKED_COLUMN, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};
 use crate::db::catalog::{self, Column, Table};
 use crate::db::{DbError, quote};
 
@@ -99,18 +101,20 @@ pub async fn differences(
     let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
     let records = Records::read(client, pipeline.id, targets).await?;
     let mut differences = Vec::new();
-    for Target { table, .. } in targets {
+    for target in targets {
+        let table = &target.table;
         let name = journal_name(&table.name);
         let Some(journal) = journals.iter().find(|journal| journal.name == name) else {
             differences.push(format!("table `{}` has no journal", table.name));
             continue;
         };
-        let lacking = table.stored().map(|column| &table.columns[column]).find(|column| {
-            !journal.columns.iter().any(|held| held.name == column.name && same_type(held, column))
-        });
-        let lacking = lacking
-            .map(|column| format!("the journal of `{}` lacks its column `{}`", table.name, column.name));
-        differences.extend(lacking.or_else(|| records.difference(table)));
+        let lacking = |wanted: Vec<Declared<'_>>| {
+            let lacking =
+                wanted.into_iter().find(|wanted| !journal.columns.iter().any(|held| wanted.is(held)))?;
+            Some(format!("the journal of `{}` lacks its column `{}`", table.name, lacking.name))
+        };
+        let difference = lacking(declared_values(target)).or_else(|| records.difference(table));
+        differences.extend(difference.or_else(|| lacking(declared_packed(target))));
     }
     Ok(differences)
 }
@@ -125,14 +129,62 @@ fn journal_name(table: &str) -> &str {
     if table == STATE_TABLE { STATE_JOURNAL } else { table }
 }
 
-fn same_type(held: &Column, column: &Column) -> bool {
-    held.type_sql == column.type_sql && held.collation == column.collation
+/// A column as a journal declares it: always nullable, since a row that did not exist has no values.
+struct Declared<'a> {
+    name: Cow<'a, str>,
+    type_sql: Cow<'a, str>,
+    collation: Option<&'a str>,
 }
 
-/// A column as a journal declares it: always nullable, since a row that did not exist has no values.
-fn declaration(column: &Column) -> String {
-    let collate = column.collation.as_ref().map(|name| format!(" collate {name}")).unwrap_or_default();
-    format!("{} {}{collate}", quote(&column.name), column.type_sql)
+fn declared_values(target: &Target) -> Vec<Declared<'_>> {
+    target.table.stored().map(|column| Declared::of(&target.table.columns[column])).collect()
+}
+
+/// The columns for keys of rows that did not exist.
+fn declared_packed(target: &Target) -> Vec<Declared<'_>> {
+    let column = |place: usize| &target.table.columns[target.table.key[place]];
+    target.packed_key().into_iter().map(|(name, place)| Declared::packed(name, column(place))).collect()
+}
+
+impl<'a> Declared<'a> {
+    fn of(column: &'a Column) -> Declared<'a> {
+        Declared {
+            name: (&column.name).into(),
+            type_sql: (&column.type_sql).into(),
+            collation: column.collation.as_deref(),
+        }
+    }
+
+    /// An array of a key column's values.
+    fn packed(name: String, column: &'a Column) -> Declared<'a> {
+        let type_sql = format!("{}[]", column.type_sql);
+        Declared { name: name.into(), type_sql: type_sql.into(), collation: column.collation.as_deref() }
+    }
+
+    fn is(&self, held: &Column) -> bool {
+        self.name == held.name && self.has_type_of(held)
+    }
+
+    fn has_type_of(&self, held: &Column) -> bool {
+        self.type_sql == held.type_sql && self.collation == held.collation.as_deref()
+    }
+
+    fn type_and_collation(&self) -> String {
+        let collate = self.collation.map(|name| format!(" collate {name}")).unwrap_or_default();
+        format!("{}{collate}", self.type_sql)
+    }
+
+    fn sql(&self) -> String {
+        format!("{} {}", quote(&self.name), self.type_and_collation())
+    }
+}
+
+/// Keys are too varied for PostgreSQL to gain by compressing them.
+fn store_as_they_are<'a>(table: &str, packed: impl IntoIterator<Item = &'a Declared<'a>>) -> String {
+    let each = packed.into_iter().map(|column| {
+        format!(";\nalter table {table} alter column {} set storage external", quote(&column.name))
+    });
+    each.collect()
 }
 
 /// Whether a column that its journal lacks was in the table before: dropped from the journal alone, or generated.
@@ -221,13 +273,14 @@ impl<'a> Work<'a> {
 
     async fn create(&mut self, target: &Target) -> Result<(), ApplyError> {
         let columns: Vec<String> =
-            target.table.stored().map(|column| declaration(&target.table.columns[column])).collect();
+            declared_values(target).iter().chain(&declared_packed(target)).map(Declared::sql).collect();
         let table = self.sql(journal_name(&target.table.name));
         // Heights only grow, so a block range index finds a height's rows at next to no cost for the writer.
         let sql = format!(
             "create table {table} (undo_height integer not null, undo_existed boolean not null, {});\n\
-             create index on {table} using brin (undo_height) with (pages_per_range = 16, autosummarize = on)",
-            columns.join(", ")
+             create index on {table} using brin (undo_height) with (pages_per_range = 16, autosummarize = on){}",
+            columns.join(", "),
+            store_as_they_are(&table, &declared_packed(target)),
         );
         self.run(&sql, &format!("made the journal of `{}`", target.table.name)).await
     }
@@ -274,7 +327,7 @@ impl<'a> Work<'a> {
             .iter()
             .map(|(column, _)| if recorded(column).is_some() { WasThere::Yes } else { WasThere::No })
             .collect();
-        for held in journal.columns.iter().filter(|held| !JOURNAL_COLUMNS.contains(&held.name.as_str())) {
+        for held in journal.columns.iter().filter(|held| !is_journals_own(&held.name)) {
             if !columns.iter().any(|(_, kept)| kept.is_some_and(|kept| kept.number == held.number)) {
                 let sql = format!("alter table {journal_sql} drop column {}", quote(&held.name));
                 self.run(&sql, &format!("journal of `{}`: dropped `{}`", table.name, held.name)).await?;
@@ -288,14 +341,14 @@ impl<'a> Work<'a> {
         self.rename_columns(table, &journal_sql, &renamed).await?;
         for ((column, held), was_there) in columns.iter().zip(was_there) {
             match held {
-                Some(held) if !same_type(held, column) => {
-                    self.retype_column(table, &journal_sql, column).await?;
+                Some(held) if !Declared::of(column).has_type_of(held) => {
+                    self.retype_column(table, &journal_sql, &Declared::of(column), column).await?;
                 }
                 Some(_) => {}
                 None => self.add_column(table, &journal_sql, column, was_there).await?,
             }
         }
-        self.follow_key(target, record, &journal_sql).await
+        self.follow_key(target, followed, &journal_sql).await
     }
 
     /// By way of names that nobody uses, since two columns may have swapped theirs.
@@ -334,7 +387,7 @@ impl<'a> Work<'a> {
         let sql = format!(
             "alter table {journal_sql} add column {}{default};\n\
              alter table {journal_sql} alter column {name} drop default",
-            declaration(column)
+            Declared::of(column).sql()
         );
         self.run(&sql, &format!("journal of `{}`: added `{}`", table.name, column.name)).await?;
         let null = column.default.is_none() && column.volatile_default.is_none() && !column.not_null;
@@ -352,19 +405,21 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// `held`: the journal's column. `column`: the table's, whose values it holds.
     async fn retype_column(
         &mut self,
         table: &Table,
         journal_sql: &str,
+        held: &Declared<'_>,
         column: &Column,
     ) -> Result<(), ApplyError> {
-        let name = quote(&column.name);
-        let collate = column.collation.as_ref().map(|name| format!(" collate {name}")).unwrap_or_default();
+        let name = quote(&held.name);
         let retype = format!(
-            "alter table {journal_sql} alter column {name} type {}{collate} using {name}::{}",
-            column.type_sql, column.type_sql
+            "alter table {journal_sql} alter column {name} type {} using {name}::{}",
+            held.type_and_collation(),
+            held.type_sql
         );
-        let done = format!("journal of `{}`: `{}` is now {}", table.name, column.name, column.declared);
+        let done = format!("journal of `{}`: `{}` is now {}", table.name, held.name, column.declared);
         execute(self.transaction, "savepoint retype", "set a savepoint").await?;
         if execute(self.transaction, &retype, &done).await.is_ok() {
             self.steps.done.push(done);
@@ -379,7 +434,7 @@ impl<'a> Work<'a> {
         let anew = format!(
             "rollback to savepoint retype; release savepoint retype;\n\
              alter table {journal_sql} drop column {name};\nalter table {journal_sql} add column {}",
-            declaration(column)
+            held.sql()
         );
         self.run(&anew, &done).await?;
         self.steps.cut.push(format!(
@@ -393,21 +448,48 @@ impl<'a> Work<'a> {
     async fn follow_key(
         &mut self,
         target: &Target,
-        record: &Record,
+        Followed { record, journal }: &Followed<'_>,
         journal_sql: &str,
     ) -> Result<(), ApplyError> {
         let table = &target.table;
         let was_in_key = |column: &Column| {
             record.columns.iter().any(|was| was.in_key && self.records.same_column(was, column))
         };
-        let now = table.key.iter().map(|column| &table.columns[*column]);
+        let mut now = table.key.iter().map(|column| &table.columns[*column]);
         let former = record.columns.iter().filter(|was| was.in_key).count();
-        if table.key.len() == former && now.into_iter().all(was_in_key) {
-            return Ok(());
-        }
-        self.run(&format!("delete from {journal_sql}"), &format!("emptied the journal of `{}`", table.name))
+        let packed = declared_packed(target);
+        let mut held: Vec<&Column> =
+            journal.columns.iter().filter(|held| held.name.starts_with(PACKED_COLUMN)).collect();
+        // Where arrays of the key's type are no longer possible, there are fewer.
+        if table.key.len() != former || held.len() > packed.len() || !now.all(was_in_key) {
+            self.run(
+                &format!("delete from {journal_sql}"),
+                &format!("emptied the journal of `{}`", table.name),
+            )
             .await?;
-        self.steps.cut.push(format!("the primary key of `{}` has changed", table.name));
+            self.steps.cut.push(format!("the primary key of `{}` has changed", table.name));
+            for held in held.drain(..) {
+                let sql = format!("alter table {journal_sql} drop column {}", quote(&held.name));
+                execute(self.transaction, &sql, "drop a journal's column").await?;
+            }
+        }
+        for (wanted, (_, place)) in packed.iter().zip(target.packed_key()) {
+            match held.iter().find(|held| held.name == wanted.name) {
+                Some(held) if wanted.has_type_of(held) => {}
+                Some(_) => {
+                    let column = &table.columns[table.key[place]];
+                    self.retype_column(table, journal_sql, wanted, column).await?;
+                }
+                None => {
+                    let sql = format!(
+                        "alter table {journal_sql} add column {}{}",
+                        wanted.sql(),
+                        store_as_they_are(journal_sql, [wanted])
+                    );
+                    execute(self.transaction, &sql, "add a journal's column").await?;
+                }
+            }
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use super::rows::Targets;
 use super::sql::Rows;
 use super::target::{Restore, Target};
+use super::writer::Journaling;
 use crate::change::fold::{Datum, Key, Net};
 
 /// One statement: what it does to which table, with which columns bound.
@@ -20,54 +21,24 @@ pub(super) struct Shape {
     pub(super) action: Action,
     /// Columns beside the key that are bound.
     pub(super) values: Vec<usize>,
+    pub(super) journaling: Journaling,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Action {
-    Journal,
     Delete,
-    /// Inserts or overwrites.
-    Upsert,
-    /// Inserts or overwrites, and sets the columns that are not bound to their defaults.
+    /// Sets the columns that are bound, in a row that exists or in a new one.
+    Put,
+    /// Sets the columns that are not bound to their defaults, besides.
     Replace,
-    Update,
-    InsertMissing,
 }
 
 impl Action {
     /// For messages: "PostgreSQL refused to … table".
     pub(super) fn doing(self) -> &'static str {
         match self {
-            Action::Journal => "journal the rows of",
             Action::Delete => "delete from",
-            Action::Upsert | Action::Replace => "insert into or update",
-            Action::Update => "update",
-            Action::InsertMissing => "insert into",
-        }
-    }
-}
-
-/// How many rows a statement must affect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
-    Exactly(u64),
-    AtMost(u64),
-    /// Together with the statement before it.
-    WithPrevious(u64),
-}
-
-impl Expected {
-    pub(super) fn holds(self, previous: u64, got: u64) -> bool {
-        match self {
-            Expected::Exactly(rows) => got == rows,
-            Expected::AtMost(rows) => got <= rows,
-            Expected::WithPrevious(rows) => previous + got == rows,
-        }
-    }
-
-    pub(super) fn rows(self) -> u64 {
-        match self {
-            Expected::Exactly(rows) | Expected::AtMost(rows) | Expected::WithPrevious(rows) => rows,
+            Action::Put | Action::Replace => "insert into or update",
         }
     }
 }
@@ -77,24 +48,31 @@ impl Expected {
 pub(super) struct Step<'a> {
     pub(super) shape: Shape,
     pub(super) arrays: Vec<Vec<Option<&'a str>>>,
-    pub(super) expected: Expected,
+    pub(super) rows: u64,
+}
+
+impl Step<'_> {
+    /// Whether so many rows are what the statement must come to. There may be nothing to delete.
+    pub(super) fn is_done_by(&self, rows: u64) -> bool {
+        match self.shape.action {
+            Action::Delete => rows <= self.rows,
+            Action::Put | Action::Replace => rows == self.rows,
+        }
+    }
 }
 
 impl Shape {
     pub(super) fn sql(&self, targets: &Targets) -> String {
         let target = &targets.list()[self.table];
-        let rows = Rows::new(target, &self.values);
+        let rows = Rows::new(target, &self.values, self.journaling);
         match self.action {
-            Action::Journal => rows.journal(),
             Action::Delete => rows.delete(),
-            Action::Upsert => rows.upsert(&[]),
+            Action::Put => rows.put(&[]),
             Action::Replace => {
                 let others: Vec<usize> =
                     target.values().filter(|column| !self.values.contains(column)).collect();
-                rows.upsert(&others)
+                rows.put(&others)
             }
-            Action::Update => rows.update(),
-            Action::InsertMissing => rows.insert_missing(),
         }
     }
 }
@@ -102,59 +80,106 @@ impl Shape {
 /// The most bytes of values that one statement is sent with, a single row's aside. PostgreSQL takes less than 1 GiB.
 const MOST_BYTES: usize = 128 << 20;
 
-/// The journal's statements. They go before all others: they read the rows as the block finds them.
-pub(super) fn journal(nets: &[(usize, IndexMap<Key, Net>)]) -> Vec<Step<'_>> {
-    let mut steps = Vec::new();
-    for (table, rows) in nets {
-        let keys: Vec<&Key> = rows.keys().collect();
-        for keys in portions(&keys, MOST_BYTES, |key| key_bytes(key)) {
-            let expected = Expected::Exactly(keys.len() as u64);
-            steps.push(step(*table, Action::Journal, Vec::new(), keys, Vec::new(), expected));
-        }
-    }
-    steps
-}
-
-/// The statements that change the tables.
+/// The statements that change the tables, and journal what they find there.
 ///
 /// Rows of tables with unique values beside the key are deleted first, so that others may take their values.
-/// Other deletes come last, so that whatever referenced a row has let go of it before. Upserts go from the
-/// tables that are referenced to those that reference them, deletes the other way.
-pub(super) fn statements<'a>(targets: &Targets, nets: &'a [(usize, IndexMap<Key, Net>)]) -> Vec<Step<'a>> {
+/// Other deletes come last, so that whatever referenced a row has let go of it before. Rows are put into the
+/// tables that are referenced before those that reference them, and deleted the other way.
+pub(super) fn statements<'a>(
+    targets: &Targets,
+    nets: &'a [(usize, IndexMap<Key, Net>)],
+    journaling: Journaling,
+) -> Vec<Step<'a>> {
     let by_table: BTreeMap<usize, &'a IndexMap<Key, Net>> =
         nets.iter().map(|(table, rows)| (*table, rows)).collect();
-    let parents_first: Vec<(usize, &Target, &'a IndexMap<Key, Net>)> = targets
+    let tables: Vec<Rewrite<'_, 'a>> = targets
         .parents_first()
         .iter()
-        .filter_map(|table| Some((*table, &targets.list()[*table], *by_table.get(table)?)))
+        .filter_map(|table| {
+            let rows = *by_table.get(table)?;
+            Some(Rewrite { table: *table, target: &targets.list()[*table], rows, journaling })
+        })
         .collect();
     let mut steps = Vec::new();
-    for (table, target, rows) in parents_first.iter().rev() {
-        if target.restore == Restore::Afresh {
-            steps.extend(deletes(*table, rows, |net| !matches!(net, Net::Upsert(_))));
-        }
+    for table in tables.iter().rev().filter(|table| table.target.restore == Restore::Afresh) {
+        table.delete(|net| !matches!(net, Net::Upsert(_)), &mut steps);
     }
-    for (table, target, rows) in &parents_first {
-        upserts(*table, target, rows, &mut steps);
+    for table in &tables {
+        table.put(&mut steps);
     }
-    for (table, target, rows) in parents_first.iter().rev() {
-        if target.restore == Restore::InPlace {
-            steps.extend(deletes(*table, rows, |net| matches!(net, Net::Delete)));
-        }
+    for table in tables.iter().rev().filter(|table| table.target.restore == Restore::InPlace) {
+        table.delete(|net| matches!(net, Net::Delete), &mut steps);
     }
     steps
 }
 
-fn deletes(table: usize, rows: &IndexMap<Key, Net>, gone: impl Fn(&Net) -> bool) -> Vec<Step<'_>> {
-    let keys: Vec<&Key> = rows.iter().filter(|(_, net)| gone(net)).map(|(key, _)| key).collect();
-    let portions = portions(&keys, MOST_BYTES, |key| key_bytes(key));
-    portions
-        .into_iter()
-        .map(|keys| {
-            let expected = Expected::AtMost(keys.len() as u64);
-            step(table, Action::Delete, Vec::new(), keys, Vec::new(), expected)
-        })
-        .collect()
+/// What becomes of one table's rows.
+struct Rewrite<'t, 'a> {
+    table: usize,
+    target: &'t Target,
+    rows: &'a IndexMap<Key, Net>,
+    journaling: Journaling,
+}
+
+impl<'a> Rewrite<'_, 'a> {
+    fn delete(&self, gone: impl Fn(&Net) -> bool, steps: &mut Vec<Step<'a>>) {
+        let mut keys: Vec<&Key> = self.rows.iter().filter(|(_, net)| gone(net)).map(|(key, _)| key).collect();
+        self.arrange(&mut keys, |key| key);
+        for keys in portions(&keys, MOST_BYTES, |key| key_bytes(key)) {
+            steps.push(self.step(Action::Delete, &[], keys.iter().copied(), Vec::new()));
+        }
+    }
+
+    fn put(&self, steps: &mut Vec<Step<'a>>) {
+        // Rows that set the same columns go together.
+        let mut groups: IndexMap<(Action, Vec<usize>), Vec<Set<'a>>> = IndexMap::new();
+        for (key, net) in self.rows {
+            let (values, action) = match net {
+                Net::Delete => continue,
+                Net::Replace(values) if self.target.restore == Restore::InPlace => (values, Action::Replace),
+                // What had to be replaced afresh has been deleted.
+                Net::Upsert(values) | Net::Replace(values) => (values, Action::Put),
+            };
+            let columns: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
+            groups.entry((action, columns)).or_default().push((key, values));
+        }
+        for ((action, columns), mut rows) in groups {
+            self.arrange(&mut rows, |(key, _)| key);
+            for rows in portions(&rows, MOST_BYTES, set_bytes) {
+                let value = |index: usize| {
+                    rows.iter()
+                        .map(|(_, values)| values[index].1.as_deref())
+                        .collect::<Vec<Option<&'a str>>>()
+                };
+                let arrays = (0..columns.len()).map(value).collect();
+                steps.push(self.step(action, &columns, rows.iter().map(|(key, _)| *key), arrays));
+            }
+        }
+    }
+
+    /// By key, where the order makes no other difference: neighbours in the key's index are near one another then.
+    fn arrange<T>(&self, rows: &mut [T], key: impl Fn(&T) -> &Key) {
+        if self.target.is_order_free() {
+            rows.sort_unstable_by(|a, b| self.target.order(key(a), key(b)));
+        }
+    }
+
+    fn step(
+        &self,
+        action: Action,
+        values: &[usize],
+        keys: impl Iterator<Item = &'a Key> + Clone,
+        arrays: Vec<Vec<Option<&'a str>>>,
+    ) -> Step<'a> {
+        let place = |place: usize| keys.clone().map(|key| Some(&*key[place])).collect();
+        let keys_and_values = (0..self.target.table.key.len()).map(place).chain(arrays).collect();
+        let Rewrite { table, journaling, .. } = *self;
+        Step {
+            shape: Shape { table, action, values: values.to_vec(), journaling },
+            arrays: keys_and_values,
+            rows: keys.clone().count() as u64,
+        }
+    }
 }
 
 /// A row's key and the columns that it sets.
@@ -186,74 +211,6 @@ fn portions<T>(items: &[T], most: usize, bytes: impl Fn(&T) -> usize) -> Vec<&[T
         portions.push(&items[begin..]);
     }
     portions
-}
-
-fn upserts<'a>(table: usize, target: &Target, rows: &'a IndexMap<Key, Net>, steps: &mut Vec<Step<'a>>) {
-    // Rows that set the same columns go together.
-    let mut groups: IndexMap<(Action, Vec<usize>), Vec<Set<'a>>> = IndexMap::new();
-    let every: Vec<usize> = target.values().collect();
-    for (key, net) in rows {
-        let (values, replaces) = match net {
-            Net::Delete => continue,
-            Net::Upsert(values) => (values, false),
-            Net::Replace(values) => (values, true),
-        };
-        let columns: Vec<usize> = values.iter().map(|(column, _)| *column).collect();
-        // PostgreSQL checks `not null` before it sees the conflict, so a row that sets some columns only cannot
-        // be offered for insertion when it exists.
-        let action = if columns == every && target.has_arbiter() {
-            Action::Upsert
-        } else if replaces && target.restore == Restore::InPlace {
-            Action::Replace
-        } else {
-            Action::Update
-        };
-        groups.entry((action, columns)).or_default().push((key, values));
-    }
-    for ((action, columns), group) in groups {
-        for rows in portions(&group, MOST_BYTES, set_bytes) {
-            sets(table, action, &columns, rows, steps);
-        }
-    }
-}
-
-/// The statements for rows that set the same columns.
-fn sets<'a>(table: usize, action: Action, columns: &[usize], rows: &[Set<'a>], steps: &mut Vec<Step<'a>>) {
-    let count = rows.len() as u64;
-    let keys: Vec<&'a Key> = rows.iter().map(|(key, _)| *key).collect();
-    let values = || -> Vec<Vec<Option<&'a str>>> {
-        (0..columns.len())
-            .map(|index| rows.iter().map(|(_, values)| values[index].1.as_deref()).collect())
-            .collect()
-    };
-    let mut push = |action, expected| {
-        steps.push(step(table, action, columns.to_vec(), &keys, values(), expected));
-    };
-    match action {
-        // Nothing to overwrite: rows that exist are left as they are.
-        Action::Update | Action::Upsert if columns.is_empty() => {
-            let insert = if action == Action::Update { Action::InsertMissing } else { action };
-            push(insert, Expected::AtMost(count));
-        }
-        Action::Update => {
-            push(Action::Update, Expected::AtMost(count));
-            push(Action::InsertMissing, Expected::WithPrevious(count));
-        }
-        _ => push(action, Expected::Exactly(count)),
-    }
-}
-
-fn step<'a>(
-    table: usize,
-    action: Action,
-    values: Vec<usize>,
-    keys: &[&'a Key],
-    arrays: Vec<Vec<Option<&'a str>>>,
-    expected: Expected,
-) -> Step<'a> {
-    let width = keys.first().map_or(0, |key| key.len());
-    let key_arrays = (0..width).map(|place| keys.iter().map(|key| Some(&*key[place])).collect());
-    Step { shape: Shape { table, action, values }, arrays: key_arrays.chain(arrays).collect(), expected }
 }
 
 #[cfg(test)]

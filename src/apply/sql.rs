@@ -2,23 +2,27 @@
 //!
 //! Names come from the catalog and pass `quote`; values are always bound, as one array of texts a column.
 //! `v` is always the rows that were bound, `t` the table, `o` the oldest images in its journal.
+//!
+//! What a block does to rows is journaled by the statement that does it, which knows whether they exist.
 
 use crate::db::catalog::Column;
 use crate::db::quote;
 
 use super::target::Target;
+use super::writer::Journaling;
 
-/// A statement and how many arrays it is bound to.
+/// Statements for rows that are bound to them as arrays.
 pub(super) struct Rows<'a> {
     target: &'a Target,
     /// Positions of the columns that are bound, the key's first.
     columns: Vec<usize>,
+    journaling: Journaling,
 }
 
 impl<'a> Rows<'a> {
     /// Rows of the key's columns and then `values`.
-    pub(super) fn new(target: &'a Target, values: &[usize]) -> Rows<'a> {
-        Rows { target, columns: target.table.key.iter().chain(values).copied().collect() }
+    pub(super) fn new(target: &'a Target, values: &[usize], journaling: Journaling) -> Rows<'a> {
+        Rows { target, columns: target.table.key.iter().chain(values).copied().collect(), journaling }
     }
 
     /// `(select …casts… from unnest($1, $2, …)) v`, its columns named `c0`, `c1`, ….
@@ -33,101 +37,116 @@ impl<'a> Rows<'a> {
         format!("(select {} from unnest({}) as u ({})) v", casts.join(", "), join(parameters), join(names))
     }
 
-    fn names(&self) -> String {
-        join(self.columns.iter().map(|column| quote(&self.target.table.columns[*column].name)))
-    }
-
-    fn bound(&self) -> String {
-        join((0..self.columns.len()).map(|index| format!("v.c{index}")))
-    }
-
     /// `t.key = v.c0 and …`, with the operators of the key's index.
     fn same_key(&self) -> String {
         self.target.matches(|position| format!("v.c{position}"))
     }
 
-    /// Stores the rows' images, or their absence, before the block at the last parameter's height.
-    pub(super) fn journal(&self) -> String {
+    /// The block's height, the parameter behind the arrays.
+    fn height(&self) -> String {
+        format!("${}::pg_catalog.int4", self.columns.len() + 1)
+    }
+
+    /// Stores what these rows of `from` hold in `columns`.
+    fn journal_images(&self, columns: impl Iterator<Item = String>, from: &str) -> String {
         let table = &self.target.table;
-        let values: Vec<usize> = self.target.values().collect();
-        let names = table.key.iter().chain(&values).map(|column| quote(&table.columns[*column].name));
-        let key = table.key.iter().enumerate();
-        let key = key.map(|(index, column)| {
-            format!("coalesce(t.{}, v.c{index})", quote(&table.columns[*column].name))
-        });
-        let values = values.iter().map(|column| format!("t.{}", quote(&table.columns[*column].name)));
         format!(
-            "-- apply::journal\ninsert into {} (undo_height, undo_existed, {})\n\
-             select ${}::pg_catalog.int4, t.{} is not null, {}\n  from {}\n  left join {} t on {}",
+            "images as (\n  insert into {} (undo_height, undo_existed, {})\n  select {}, true, {} from {from}\n)",
             self.target.journal,
-            join(names),
-            self.columns.len() + 1,
-            quote(&table.columns[table.key[0]].name),
-            join(key.chain(values)),
+            join(table.stored().map(|column| quote(&table.columns[column].name))),
+            self.height(),
+            join(columns),
+        )
+    }
+
+    /// Stores the keys of the rows of `v` that do not exist: all in one row, if there can be arrays of them.
+    fn journal_absent(&self) -> String {
+        let packed: Vec<(String, usize)> = self.target.packed_key();
+        let (names, keys, only) = if packed.is_empty() {
+            (
+                self.target.key_names(),
+                join((0..self.target.table.key.len()).map(|place| format!("c{place}"))),
+                "",
+            )
+        } else {
+            (
+                join(packed.iter().map(|(name, _)| name.clone())),
+                join(packed.iter().map(|(_, place)| format!("pg_catalog.array_agg(c{place})"))),
+                " having pg_catalog.count(*) > 0",
+            )
+        };
+        format!(
+            "absent as (\n  insert into {} (undo_height, undo_existed, {names})\n  \
+             select {}, false, {keys} from v where not existed{only}\n)",
+            self.target.journal,
+            self.height(),
+        )
+    }
+
+    /// Deletes the rows. Counts those that there were.
+    pub(super) fn delete(&self) -> String {
+        let table = &self.target.table;
+        let held = || table.stored().map(|column| quote(&table.columns[column].name));
+        let (returned, journal) = match self.journaling {
+            Journaling::Kept => (
+                join(held().map(|name| format!("t.{name}"))),
+                format!(", {}", self.journal_images(held(), "gone")),
+            ),
+            Journaling::Skipped => ("1".to_owned(), String::new()),
+        };
+        format!(
+            "-- apply::delete\nwith gone as (\n  delete from {} t\n   using {}\n   where {}\n  returning {returned}\n\
+             ){journal}\nselect pg_catalog.count(*) from gone",
+            table.sql(),
+            self.from(),
+            self.same_key()
+        )
+    }
+
+    /// Sets the columns that are bound in those rows that exist, with `others` also those to their defaults, and
+    /// inserts the rows that do not. Counts both.
+    ///
+    /// Each row is looked up once for all of that; `on conflict` would look it up again beside the journal's
+    /// statement, and locks it. What exists is updated first: a row that is new may take a unique value from it.
+    pub(super) fn put(&self, others: &[usize]) -> String {
+        let table = &self.target.table;
+        let name = |column: usize| quote(&table.columns[column].name);
+        let (held, journal) = match self.journaling {
+            Journaling::Kept => (
+                table.stored().map(|column| format!(", t.{} as o{column}", name(column))).collect(),
+                format!(
+                    "{}, {}, ",
+                    self.journal_images(table.stored().map(|column| format!("o{column}")), "v where existed"),
+                    self.journal_absent()
+                ),
+            ),
+            Journaling::Skipped => (String::new(), String::new()),
+        };
+        let given = (table.key.len()..self.columns.len())
+            .map(|index| format!("{} = v.c{index}", name(self.columns[index])));
+        let sets: Vec<String> =
+            given.chain(others.iter().map(|column| format!("{} = default", name(*column)))).collect();
+        let changed = match sets.is_empty() {
+            true => "select from v where existed".to_owned(),
+            false => format!(
+                "update {} t set {}\n    from v\n   where v.existed and {}\n  returning 1",
+                table.sql(),
+                sets.join(", "),
+                self.same_key()
+            ),
+        };
+        format!(
+            "-- apply::put\nwith v as materialized (\n  select v.*, t.{} is not null as existed{held}\n    \
+             from {}\n    left join {} t on {}\n), {journal}changed as (\n  {changed}\n), made as (\n  \
+             insert into {} ({}) overriding system value\n  select {} from v where not existed\n  returning 1\n)\n\
+             select (select pg_catalog.count(*) from changed) + (select pg_catalog.count(*) from made)",
+            name(table.key[0]),
             self.from(),
             table.sql(),
             self.same_key(),
-        )
-    }
-
-    pub(super) fn delete(&self) -> String {
-        format!(
-            "-- apply::delete\ndelete from {} t\n using {}\n where {}",
-            self.target.table.sql(),
-            self.from(),
-            self.same_key()
-        )
-    }
-
-    /// Inserts rows, or overwrites the columns that are bound; with `others` also sets those to their defaults.
-    pub(super) fn upsert(&self, others: &[usize]) -> String {
-        let columns = &self.target.table.columns;
-        let key = self.target.table.key.len();
-        let given = self.columns[key..].iter().map(|column| {
-            let name = quote(&columns[*column].name);
-            format!("{name} = excluded.{name}")
-        });
-        let defaults = others.iter().map(|column| format!("{} = default", quote(&columns[*column].name)));
-        let sets: Vec<String> = given.chain(defaults).collect();
-        let action =
-            if sets.is_empty() { "nothing".into() } else { format!("update set {}", sets.join(", ")) };
-        format!(
-            "-- apply::upsert\ninsert into {} ({}) overriding system value\nselect {}\n  from {}\n\
-             on conflict ({}) do {action}",
-            self.target.table.sql(),
-            self.names(),
-            self.bound(),
-            self.from(),
-            self.target.key_names(),
-        )
-    }
-
-    /// Sets the columns that are bound in those rows that exist.
-    pub(super) fn update(&self) -> String {
-        let key = self.target.table.key.len();
-        let columns = &self.target.table.columns;
-        let sets = (key..self.columns.len())
-            .map(|index| format!("{} = v.c{index}", quote(&columns[self.columns[index]].name)));
-        format!(
-            "-- apply::update\nupdate {} t\n   set {}\n  from {}\n where {}",
-            self.target.table.sql(),
-            join(sets),
-            self.from(),
-            self.same_key()
-        )
-    }
-
-    /// Inserts those rows that do not exist.
-    pub(super) fn insert_missing(&self) -> String {
-        format!(
-            "-- apply::insert_missing\ninsert into {} ({}) overriding system value\nselect {}\n  from {}\n \
-             where not exists (select from {} t where {})",
-            self.target.table.sql(),
-            self.names(),
-            self.bound(),
-            self.from(),
-            self.target.table.sql(),
-            self.same_key()
+            table.sql(),
+            join(self.columns.iter().map(|column| name(*column))),
+            join((0..self.columns.len()).map(|index| format!("c{index}"))),
         )
     }
 }
@@ -152,13 +171,38 @@ impl Target {
         join(self.table.key.iter().map(|column| quote(&self.table.columns[*column].name)))
     }
 
-    /// Each row's image of the lowest height above `$1`: what it was at that height.
+    /// Each row's image of the lowest height above `$1`: what it was at that height. A row that a block deleted and
+    /// made again has an image from before and was absent in between.
     fn oldest(&self) -> String {
+        let columns = &self.table.columns;
+        let held = || self.table.stored().map(|column| quote(&columns[column].name));
+        let rows = format!(
+            "select undo_height, undo_existed, {} from {} where undo_height > $1::pg_catalog.int4",
+            join(held()),
+            self.journal
+        );
+        let packed = self.packed_key();
+        let all = match packed.first() {
+            None => rows,
+            Some((first, _)) => {
+                let key = |column| packed.iter().position(|(_, place)| self.table.key[*place] == column);
+                let unpacked = self.table.stored().map(|column| match key(column) {
+                    Some(index) => format!("k.c{index}"),
+                    None => format!("null::{}", columns[column].type_sql),
+                });
+                format!(
+                    "{rows} and {first} is null\n  union all\n  select undo_height, undo_existed, {}\n    \
+                     from {} j, unnest({}) k ({})\n   where undo_height > $1::pg_catalog.int4",
+                    join(unpacked),
+                    self.journal,
+                    join(packed.iter().map(|(name, _)| format!("j.{name}"))),
+                    join((0..packed.len()).map(|index| format!("c{index}"))),
+                )
+            }
+        };
         format!(
-            "(select distinct on ({key}) * from {journal} where undo_height > $1::pg_catalog.int4 \
-             order by {key}, undo_height) o",
+            "(select distinct on ({key}) * from (\n  {all}\n) held order by {key}, undo_height, undo_existed desc) o",
             key = self.key_names(),
-            journal = self.journal,
         )
     }
 

@@ -3,13 +3,22 @@
 //!
 //! Pure: facts in, decisions out. The SQL itself is in `sql`.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::db::catalog::{Column, Table};
+use crate::change::fold::Key;
+use crate::db::catalog::{Column, Shape, Table};
 use crate::db::quote;
 
 /// Journal columns that hold no value of the table's.
-pub const JOURNAL_COLUMNS: [&str; 2] = ["undo_height", "undo_existed"];
+const JOURNAL_COLUMNS: [&str; 2] = ["undo_height", "undo_existed"];
+/// More of them: arrays of keys, numbered from 1 on.
+pub(super) const PACKED_COLUMN: &str = "undo_absent_";
+
+/// Whether a journal's column of that name holds no values of a column of the table's.
+pub(super) fn is_journals_own(name: &str) -> bool {
+    JOURNAL_COLUMNS.contains(&name) || name.starts_with(PACKED_COLUMN)
+}
 
 /// The transform's state, replicated like any table, beside the journals in the pipeline's journal schema.
 pub const STATE_TABLE: &str = "debshrew_state";
@@ -79,9 +88,38 @@ impl Target {
         })
     }
 
-    /// Whether the primary key can be the arbiter of `on conflict`.
-    pub fn has_arbiter(&self) -> bool {
-        !self.table.key_deferrable
+    /// Whether a block's rows may be written in any order: nothing is unique but the key, no trigger fires, and no
+    /// default counts up.
+    pub fn is_order_free(&self) -> bool {
+        self.restore == Restore::InPlace
+            && self.table.triggers.is_empty()
+            && self.table.columns.iter().all(|column| column.volatile_default.is_none())
+    }
+
+    /// An order of keys, roughly that of the key's index: numbers of fewer digits first, texts by their bytes.
+    pub(super) fn order(&self, a: &Key, b: &Key) -> Ordering {
+        let by_column = self.key_forms.iter().zip(a.iter().zip(b)).map(|(form, (a, b))| match form {
+            KeyForm::Integer { .. } => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
+            KeyForm::Text { .. } | KeyForm::Bytes | KeyForm::Compared => a.cmp(b),
+        });
+        by_column.fold(Ordering::Equal, Ordering::then)
+    }
+
+    /// The journal's columns for keys of rows that did not exist, an array each, and which of the key's columns each
+    /// holds. They go by the order of the table's columns, which neither a renaming nor another order in the key
+    /// changes. Empty if there can be no such arrays: an array cannot be the element of one.
+    pub(super) fn packed_key(&self) -> Vec<(String, usize)> {
+        if self
+            .table
+            .key
+            .iter()
+            .any(|column| matches!(self.table.columns[*column].shape, Shape::Array { .. }))
+        {
+            return Vec::new();
+        }
+        let mut places: Vec<usize> = (0..self.table.key.len()).collect();
+        places.sort_unstable_by_key(|place| self.table.key[*place]);
+        (1..).map(|number| format!("{PACKED_COLUMN}{number}")).zip(places).collect()
     }
 
     /// Columns of ours that are not part of the key, by position.
@@ -130,10 +168,8 @@ fn refusals(table: &Table) -> Vec<String> {
         reasons
             .push("row level security hides rows from debshrew's role; exempt the role (`bypassrls`)".into());
     }
-    for name in JOURNAL_COLUMNS {
-        if table.columns.iter().any(|column| column.name == name) {
-            reasons.push(format!("its column `{name}` has a name that the journal needs; rename it"));
-        }
+    for Column { name, .. } in table.columns.iter().filter(|column| is_journals_own(&column.name)) {
+        reasons.push(format!("its column `{name}` has a name that the journal needs; rename it"));
     }
     if [STATE_TABLE, STATE_JOURNAL].contains(&table.name.as_str()) && !table.schema.starts_with("debshrew_") {
         reasons.push("its name is one that debshrew uses beside the journals; rename it".into());

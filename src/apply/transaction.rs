@@ -10,7 +10,7 @@ use futures_util::{FutureExt, TryFutureExt, poll};
 use indexmap::IndexMap;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 
 use super::checkpoint::Registered;
 use super::plan::{self, Shape, Step};
@@ -52,21 +52,8 @@ pub(super) struct Prepared {
 
 impl Prepared {
     fn steps<'a>(&'a self, targets: &Targets) -> Vec<Step<'a>> {
-        steps(targets, &self.nets, self.journaling)
+        plan::statements(targets, &self.nets, self.journaling)
     }
-}
-
-fn steps<'a>(
-    targets: &Targets,
-    nets: &'a [(usize, IndexMap<Key, Net>)],
-    journaling: Journaling,
-) -> Vec<Step<'a>> {
-    let mut steps = match journaling {
-        Journaling::Kept => plan::journal(nets),
-        Journaling::Skipped => Vec::new(),
-    };
-    steps.extend(plan::statements(targets, nets));
-    steps
 }
 
 /// What it takes to send blocks; the writer's parts that do not change meanwhile.
@@ -95,7 +82,7 @@ impl<'a> Sender<'a> {
             known.clear();
         }
         let mut statements = HashMap::new();
-        for Step { shape, .. } in steps(self.targets, &nets, journaling) {
+        for Step { shape, .. } in plan::statements(self.targets, &nets, journaling) {
             let statement = match known.get(&shape) {
                 Some(statement) => statement.clone(),
                 None => {
@@ -148,8 +135,8 @@ impl<'a> Sender<'a> {
         sent.start(Part::Advance, self.advance(&block)).await;
         for (index, (step, parameters)) in steps.iter().zip(&parameters).enumerate() {
             let statement = &block.statements[&step.shape];
-            sent.start(Part::Step(index), self.client.execute_raw(statement, parameters.iter().copied()))
-                .await;
+            let count = self.client.query_one(statement, parameters).map(|row| count(&row?));
+            sent.start(Part::Step(index), count).await;
         }
         if !block.is_watched {
             sent.start(Part::Commit, self.client.batch_execute("commit").map_ok(|()| 0)).await;
@@ -210,13 +197,11 @@ impl<'a> Sender<'a> {
     }
 
     fn check(&self, steps: &[Step<'_>], counts: &[u64]) -> Result<(), ApplyError> {
-        let mut previous = 0;
         for (step, got) in steps.iter().zip(counts) {
-            if !step.expected.holds(previous, *got) {
+            if !step.is_done_by(*got) {
                 let table = self.targets.list()[step.shape.table].table.name.clone();
-                return Err(ApplyError::RowsMissing { table, expected: step.expected.rows(), got: *got });
+                return Err(ApplyError::RowsMissing { table, expected: step.rows, got: *got });
             }
-            previous = *got;
         }
         Ok(())
     }
@@ -274,10 +259,15 @@ const ADVANCE: &str =
 
 fn bound<'a>(step: &'a Step<'_>, height: &'a i32) -> Vec<&'a (dyn ToSql + Sync)> {
     let arrays = step.arrays.iter().map(|array| array as &(dyn ToSql + Sync));
-    match step.shape.action {
-        plan::Action::Journal => arrays.chain([height as &(dyn ToSql + Sync)]).collect(),
-        _ => arrays.collect(),
+    match step.shape.journaling {
+        Journaling::Kept => arrays.chain([height as &(dyn ToSql + Sync)]).collect(),
+        Journaling::Skipped => arrays.collect(),
     }
+}
+
+/// How many rows a step says that it put or deleted.
+fn count(row: &Row) -> Result<u64, tokio_postgres::Error> {
+    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
 }
 
 /// A part of a block's transaction.

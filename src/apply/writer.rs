@@ -46,7 +46,7 @@ pub enum Durability {
 }
 
 /// Whether a block can be rolled back later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Journaling {
     Kept,
     /// Nothing at or below this block can be rolled back to afterwards.
@@ -216,10 +216,10 @@ async fn arrived(
 /// is too long, and no pause between two. (Not every version of PostgreSQL has each of those time limits.)
 async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), ApplyError> {
     // A plan made while a table is small would scan it for ever; compiling plans of this size costs more than
-    // running them.
+    // running them. Rows of a block stay in memory, where they are kept for several parts of a statement.
     let sql = format!(
         "-- apply::writer::prepare_session\n\
-         set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan;\n\
+         set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan; set work_mem = '64MB';\n\
          set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres';\n\
          set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on;\n\
          set standard_conforming_strings = on; set transform_null_equals = off;\n\
