@@ -3,7 +3,8 @@
 //! Names come from the catalog and pass `quote`; values are always bound, as one array of texts a column.
 //! `v` is always the rows that were bound, `t` the table, `o` the oldest images in its journal.
 //!
-//! What a block does to rows is journaled by the statement that does it, which knows whether they exist.
+//! What a block does to rows is journaled by the statement that does it, which knows whether they exist. How many
+//! rows a statement wrote is in its tag or, where that tells of some of them only, its result.
 
 use crate::db::catalog::Column;
 use crate::db::quote;
@@ -51,7 +52,7 @@ impl<'a> Rows<'a> {
     fn journal_images(&self, columns: impl Iterator<Item = String>, from: &str) -> String {
         let table = &self.target.table;
         format!(
-            "images as (\n  insert into {} (undo_height, undo_existed, {})\n  select {}, true, {} from {from}\n)",
+            "insert into {} (undo_height, undo_existed, {})\n  select {}, true, {} from {from}",
             self.target.journal,
             join(table.stored().map(|column| quote(&table.columns[column].name))),
             self.height(),
@@ -76,30 +77,48 @@ impl<'a> Rows<'a> {
             )
         };
         format!(
-            "absent as (\n  insert into {} (undo_height, undo_existed, {names})\n  \
-             select {}, false, {keys} from v where not existed{only}\n)",
+            "insert into {} (undo_height, undo_existed, {names})\n  \
+             select {}, false, {keys} from v where not existed{only}",
             self.target.journal,
             self.height(),
         )
     }
 
-    /// Deletes the rows. Counts those that there were.
+    /// Deletes the rows.
     pub(super) fn delete(&self) -> String {
         let table = &self.target.table;
-        let held = || table.stored().map(|column| quote(&table.columns[column].name));
-        let (returned, journal) = match self.journaling {
-            Journaling::Kept => (
-                join(held().map(|name| format!("t.{name}"))),
-                format!(", {}", self.journal_images(held(), "gone")),
-            ),
-            Journaling::Skipped => ("1".to_owned(), String::new()),
-        };
+        let delete =
+            format!("delete from {} t\n using {}\n where {}", table.sql(), self.from(), self.same_key());
+        match self.journaling {
+            Journaling::Skipped => format!("-- apply::delete\n{delete}"),
+            Journaling::Kept => {
+                let held = || table.stored().map(|column| quote(&table.columns[column].name));
+                format!(
+                    "-- apply::delete\nwith gone as (\n{delete}\nreturning {}\n)\n{}",
+                    join(held().map(|name| format!("t.{name}"))),
+                    self.journal_images(held(), "gone"),
+                )
+            }
+        }
+    }
+
+    /// Inserts the rows, or sets the columns that are bound in those that exist. PostgreSQL checks
+    /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal.
+    pub(super) fn upsert(&self) -> String {
+        let table = &self.target.table;
+        let names: Vec<String> =
+            self.columns.iter().map(|column| quote(&table.columns[*column].name)).collect();
+        let sets: Vec<String> =
+            names[table.key.len()..].iter().map(|name| format!("{name} = excluded.{name}")).collect();
         format!(
-            "-- apply::delete\nwith gone as (\n  delete from {} t\n   using {}\n   where {}\n  returning {returned}\n\
-             ){journal}\nselect pg_catalog.count(*) from gone",
+            "-- apply::upsert\ninsert into {} ({}) overriding system value\nselect {} from {}\n\
+             on conflict ({}) do update set {}",
             table.sql(),
+            names.join(", "),
+            join((0..self.columns.len()).map(|index| format!("v.c{index}"))),
             self.from(),
-            self.same_key()
+            self.target.key_names(),
+            sets.join(", "),
         )
     }
 
@@ -115,7 +134,7 @@ impl<'a> Rows<'a> {
             Journaling::Kept => (
                 table.stored().map(|column| format!(", t.{} as o{column}", name(column))).collect(),
                 format!(
-                    "{}, {}, ",
+                    "images as (\n  {}\n), absent as (\n  {}\n), ",
                     self.journal_images(table.stored().map(|column| format!("o{column}")), "v where existed"),
                     self.journal_absent()
                 ),

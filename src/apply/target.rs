@@ -88,6 +88,11 @@ impl Target {
         })
     }
 
+    /// Whether the primary key can be the arbiter of `on conflict`.
+    pub fn has_arbiter(&self) -> bool {
+        !self.table.key_deferrable
+    }
+
     /// Whether a block's rows may be written in any order: nothing is unique but the key, no trigger fires, and no
     /// default counts up.
     pub fn is_order_free(&self) -> bool {

@@ -10,7 +10,7 @@ use futures_util::{FutureExt, TryFutureExt, poll};
 use indexmap::IndexMap;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::checkpoint::Registered;
 use super::plan::{self, Shape, Step};
@@ -135,8 +135,7 @@ impl<'a> Sender<'a> {
         sent.start(Part::Advance, self.advance(&block)).await;
         for (index, (step, parameters)) in steps.iter().zip(&parameters).enumerate() {
             let statement = &block.statements[&step.shape];
-            let count = self.client.query_one(statement, parameters).map(|row| count(&row?));
-            sent.start(Part::Step(index), count).await;
+            sent.start(Part::Step(index), self.count(statement, parameters)).await;
         }
         if !block.is_watched {
             sent.start(Part::Commit, self.client.batch_execute("commit").map_ok(|()| 0)).await;
@@ -154,6 +153,19 @@ impl<'a> Sender<'a> {
                 .map_err(|source| self.explain(&steps, Part::Commit, source))?;
         }
         Ok(())
+    }
+
+    /// How many rows the statement put or deleted.
+    async fn count(
+        self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, tokio_postgres::Error> {
+        if statement.columns().is_empty() {
+            return self.client.execute(statement, parameters).await;
+        }
+        let row = self.client.query_one(statement, parameters).await?;
+        Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
     }
 
     async fn advance(self, block: &Prepared) -> Result<u64, tokio_postgres::Error> {
@@ -263,11 +275,6 @@ fn bound<'a>(step: &'a Step<'_>, height: &'a i32) -> Vec<&'a (dyn ToSql + Sync)>
         Journaling::Kept => arrays.chain([height as &(dyn ToSql + Sync)]).collect(),
         Journaling::Skipped => arrays.collect(),
     }
-}
-
-/// How many rows a step says that it put or deleted.
-fn count(row: &Row) -> Result<u64, tokio_postgres::Error> {
-    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or(0))
 }
 
 /// A part of a block's transaction.
