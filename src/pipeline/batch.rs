@@ -18,9 +18,6 @@ use crate::failure::Kind;
 use crate::runtime::LogLine;
 use crate::source::Verdict;
 
-/// The most blocks of one batch: what is thrown away when the source moves meanwhile.
-const MOST_BLOCKS: usize = 256;
-
 /// No further block is begun once the transform has handed over this many bytes in the batch.
 const MOST_BYTES: usize = 32 << 20;
 
@@ -62,9 +59,20 @@ pub(super) async fn evaluate(
     targets: &Targets,
     window: &mut Window,
 ) -> Result<Evaluated, PipelineError> {
+    let evaluated = evaluate_some(context, heights, targets, window).await?;
+    window.learn_batch(matches!(evaluated, Evaluated::Batch(_)));
+    Ok(evaluated)
+}
+
+async fn evaluate_some(
+    context: &Context,
+    heights: RangeInclusive<Height>,
+    targets: &Targets,
+    window: &mut Window,
+) -> Result<Evaluated, PipelineError> {
     // Whatever is still being evaluated in the end has nobody to wait for it.
     let _given_up = context.given_up.clone().drop_guard();
-    let mut building = Building::new(context, targets);
+    let mut building = Building::new(context, targets, window.batch());
     let mut started: VecDeque<Started> = VecDeque::new();
     let mut next = *heights.start();
     loop {
@@ -99,6 +107,7 @@ pub(super) async fn evaluate(
 struct Building<'a> {
     context: &'a Context,
     targets: &'a Targets,
+    most_blocks: usize,
     /// Where the source's tip was when the reading began.
     tip: Height,
     batch: Batch,
@@ -108,10 +117,10 @@ struct Building<'a> {
 }
 
 impl<'a> Building<'a> {
-    fn new(context: &'a Context, targets: &'a Targets) -> Building<'a> {
+    fn new(context: &'a Context, targets: &'a Targets, most_blocks: usize) -> Building<'a> {
         let tip = context.reading.tip().height;
         let batch = Batch { tip, blocks: Vec::new(), failed: None };
-        Building { context, targets, tip, batch, logs: Vec::new(), bytes: 0 }
+        Building { context, targets, most_blocks, tip, batch, logs: Vec::new(), bytes: 0 }
     }
 
     fn next_height(&self, first: Height) -> Height {
@@ -122,7 +131,7 @@ impl<'a> Building<'a> {
     fn has_room(&self, begun: usize) -> bool {
         let blocks = self.batch.blocks.len();
         let expected = self.bytes + self.bytes / blocks.max(1) * begun;
-        blocks + begun < MOST_BLOCKS && expected < MOST_BYTES
+        blocks + begun < self.most_blocks && expected < MOST_BYTES
     }
 
     /// Takes the next block's result.

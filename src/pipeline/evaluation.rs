@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -68,11 +68,10 @@ impl Context {
 
     /// Evaluates the block at a height; `None` when the source has no hash for it any more.
     pub(super) async fn evaluate(&self, height: Height) -> Result<Option<Evaluation>, PipelineError> {
-        let began = Instant::now();
         let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
         let mut evaluation = self.run(BlockRef { height, hash }, Answers::default()).await;
-        evaluation.cost.waited +=
-            began.elapsed().saturating_sub(evaluation.cost.waited + evaluation.cost.computed);
+        // For the hash.
+        evaluation.cost.source.times += 1;
         Ok(Some(evaluation))
     }
 
@@ -81,16 +80,15 @@ impl Context {
         let generation = self.cache.generation();
         let (context, runtime) = (self.clone(), Handle::current());
         let run = move || {
-            let (began, mut waited) = (Instant::now(), Duration::ZERO);
-            let result = context.steps(at, &mut answers, &runtime, &mut waited);
-            let computed = began.elapsed().saturating_sub(waited);
-            let bytes =
+            let mut cost = Cost::default();
+            let result = context.steps(at, &mut answers, &runtime, &mut cost);
+            cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            Evaluation { at, result, answers, generation, cost: Cost { bytes, waited, computed } }
+            Evaluation { at, result, answers, generation, cost }
         };
         tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
@@ -104,18 +102,19 @@ impl Context {
         at: BlockRef,
         answers: &mut Answers,
         runtime: &Handle,
-        waited: &mut Duration,
+        cost: &mut Cost,
     ) -> Result<Output, Failed> {
+        let mut began = Instant::now();
         let mut step = self.pipeline.transform.begin(at).map_err(Failed::Transform)?;
         loop {
+            cost.computed += began.elapsed();
             match step {
                 Step::Done(output) => return Ok(output),
                 Step::Ask(request, suspended) => {
-                    let asked = Instant::now();
-                    let answer = self.answer(at.height, answers, request);
+                    let answer = self.answer(at.height, answers, request, cost);
                     let answer = runtime.block_on(self.unless_given_up(at.height, answer));
-                    *waited += asked.elapsed();
                     let answer = answer.map_err(|error| Failed::Other(Box::new(error)))?;
+                    began = Instant::now();
                     step = suspended.resume(answer).map_err(Failed::Transform)?;
                 }
             }
@@ -139,7 +138,9 @@ impl Context {
         height: Height,
         answers: &mut Answers,
         request: Request,
+        cost: &mut Cost,
     ) -> Result<Answer, PipelineError> {
+        let asked = Instant::now();
         match request {
             Request::View { name, input } => {
                 let question = (name, input);
@@ -148,6 +149,7 @@ impl Context {
                 }
                 let answer = self.reading.view(&question.0, &question.1, height).await?;
                 let answer = answer.map_err(|failure| ViewFailure { message: failure.message });
+                cost.source.answered(asked.elapsed());
                 answers.views.insert(question, answer.clone());
                 Ok(Answer::View(answer))
             }
@@ -155,20 +157,22 @@ impl Context {
                 if let Some(known) = answers.state.get(&key) {
                     return Ok(Answer::State(known.clone()));
                 }
-                let value = self.state(&key).await?;
+                let value = self.state(&key, cost).await?;
                 answers.state.insert(key, value.clone());
                 Ok(Answer::State(value))
             }
         }
     }
 
-    async fn state(&self, key: &[u8]) -> Result<Option<Vec<u8>>, PipelineError> {
+    async fn state(&self, key: &[u8], cost: &mut Cost) -> Result<Option<Vec<u8>>, PipelineError> {
         let generation = match self.cache.look(key) {
             Found::Value(value) => return Ok(value),
             Found::Unknown { generation } => generation,
         };
+        let asked = Instant::now();
         let client = self.pipeline.db.client().await?;
         let value = state::read(&client, &self.pipeline.name, key).await?;
+        cost.database.answered(asked.elapsed());
         self.cache.read(key, value.as_ref(), generation);
         Ok(value)
     }

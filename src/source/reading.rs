@@ -12,7 +12,7 @@ use super::{SourceError, hash};
 use crate::block::{BlockHash, BlockRef, Height};
 
 /// How many hashes are asked for again at once.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
 
 /// How much time may pass between two looks at the tip while views are asked for.
 const GLANCE: Duration = Duration::from_millis(20);
