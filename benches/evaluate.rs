@@ -18,7 +18,7 @@ use crate::{Group, Outcome};
 const HEIGHT: u32 = 702_861;
 
 /// How often the block is evaluated for one reading.
-const TIMES: u32 = 5;
+const TIMES: u32 = 20;
 
 const NATIVE: &str = "native code";
 
