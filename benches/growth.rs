@@ -1,4 +1,4 @@
-//! Whether applying becomes slower as the table grows, and a picture of it.
+//! Whether applying becomes slower as the table grows, beside COPY into the same table, and a picture of it.
 
 use std::path::Path;
 use std::time::Instant;
@@ -8,6 +8,7 @@ use futures_util::FutureExt;
 use plotters::prelude::*;
 
 use crate::apply::{Applier, WARM, changes, fill};
+use crate::baseline;
 use crate::report::{Case, Goal, Measured, Readings};
 use crate::rows::{Chain, NARROW};
 use crate::server::Server;
@@ -16,24 +17,28 @@ use crate::{Group, Outcome};
 const BLOCKS: usize = 30;
 const CHANGES: usize = 1_000;
 
-/// Rows in the table, and what the rates with and without journal are called.
-const SIZES: [(u64, &str, &str); 3] = [
-    (10_000, "10^4 rows, with journal", "10^4 rows, without"),
-    (100_000, "10^5 rows, with journal", "10^5 rows, without"),
-    (1_000_000, "10^6 rows, with journal", "10^6 rows, without"),
+/// What is measured at each size: with journal, without, and COPY of as many rows.
+const KINDS: [&str; 3] = ["journal", "plain", "copy"];
+
+/// Rows in the table, and what the rates of each kind are called.
+const SIZES: [(u64, [&str; 3]); 3] = [
+    (10_000, ["10^4 rows, with journal", "10^4 rows, without", "10^4 rows, copy"]),
+    (100_000, ["10^5 rows, with journal", "10^5 rows, without", "10^5 rows, copy"]),
+    (1_000_000, ["10^6 rows, with journal", "10^6 rows, without", "10^6 rows, copy"]),
 ];
 
 pub(crate) fn groups() -> Vec<Group> {
-    let (_, first_kept, first_skipped) = SIZES[0];
-    let case = |rows: u64, name: &str, reading: &'static str, first: &'static str| Case {
-        name: format!("growth-{name}-{rows}"),
-        unit: "changes/s",
+    let (_, smallest) = SIZES[0];
+    let (largest, _) = SIZES[SIZES.len() - 1];
+    let case = |rows: u64, place: usize, reading: &'static str| Case {
+        name: format!("growth-{}-{rows}", KINDS[place]),
+        unit: if KINDS[place] == "copy" { "rows/s" } else { "changes/s" },
         reading,
-        baseline: (reading != first).then_some(first),
-        goal: (rows == 1_000_000).then_some(Goal::AtLeast(0.7)),
+        baseline: (reading != smallest[place]).then_some(smallest[place]),
+        goal: (rows == largest && KINDS[place] != "copy").then_some(Goal::AtLeast(0.7)),
     };
-    let cases = SIZES.iter().flat_map(|(rows, kept, skipped)| {
-        [case(*rows, "journal", kept, first_kept), case(*rows, "plain", skipped, first_skipped)]
+    let cases = SIZES.iter().flat_map(|(rows, readings)| {
+        readings.iter().enumerate().map(|(place, reading)| case(*rows, place, reading))
     });
     vec![Group {
         name: "growth".to_owned(),
@@ -44,7 +49,7 @@ pub(crate) fn groups() -> Vec<Group> {
 
 async fn run(server: &Server) -> Outcome<Readings> {
     let mut readings = Readings::new();
-    for (rows, kept, skipped) in SIZES {
+    for (rows, [kept, skipped, copied]) in SIZES {
         let base = server.pipeline(NARROW.ddl).await?;
         fill(&base, &NARROW, rows).await?;
         let mut chain = Chain::new(&NARROW, rows);
@@ -52,6 +57,7 @@ async fn run(server: &Server) -> Outcome<Readings> {
         readings.insert(kept, rate(&mut applier, &mut chain).await?);
         applier.journaling = Journaling::Skipped;
         readings.insert(skipped, rate(&mut applier, &mut chain).await?);
+        readings.insert(copied, baseline::copied(server, &NARROW, rows, (BLOCKS * CHANGES) as u64).await?);
     }
     Ok(readings)
 }
@@ -66,10 +72,9 @@ async fn rate(applier: &mut Applier, chain: &mut Chain) -> Outcome<f64> {
 
 /// Draws what was measured of these cases: the rate over the table's rows, with its spread, as SVG.
 pub(crate) fn plot(measured: &[Measured<'_>], path: &Path) -> Outcome<()> {
-    let lines: Vec<Vec<&Measured<'_>>> = [0, 1]
-        .iter()
+    let lines: Vec<Vec<&Measured<'_>>> = (0..KINDS.len())
         .map(|place| {
-            let names = SIZES.iter().map(|(_, kept, skipped)| [*kept, *skipped][*place]);
+            let names = SIZES.iter().map(|(_, readings)| readings[place]);
             names.filter_map(|name| measured.iter().find(|one| one.case.reading == name)).collect()
         })
         .collect();
@@ -90,12 +95,13 @@ pub(crate) fn plot(measured: &[Measured<'_>], path: &Path) -> Outcome<()> {
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_desc("rows in the table")
-        .y_desc("changes a second")
+        .y_desc("changes (COPY: rows) a second")
         .x_labels(SIZES.len())
         .y_label_formatter(&|rate| format!("{rate:.0}"))
         .x_label_formatter(&|rows| format!("{rows:.0}"))
         .draw()?;
-    for (line, (name, colour)) in lines.iter().zip([("with journal", BLUE), ("without journal", RED)]) {
+    let legend = [("with journal", BLUE), ("without journal", RED), ("COPY of as many rows", BLACK)];
+    for (line, (name, colour)) in lines.iter().zip(legend) {
         let at = |one: &Measured<'_>, place: usize| (SIZES[place].0 as f64, one.value.median);
         let points: Vec<(f64, f64)> = line.iter().enumerate().map(|(place, one)| at(one, place)).collect();
         chart

@@ -41,6 +41,13 @@ pub fn quick(height: u32) -> Options {
     }
 }
 
+/// How many blocks pipelines evaluate at once, where a test does not say: the default, or what
+/// `DEBSHREW_TEST_EVALUATE_AHEAD` says.
+fn evaluate_ahead() -> String {
+    let given = std::env::var("DEBSHREW_TEST_EVALUATE_AHEAD").ok();
+    given.map(|blocks| format!("evaluate_ahead = {blocks}\n")).unwrap_or_default()
+}
+
 impl Scene {
     /// The pipeline `counter` with this module, set up but not migrated.
     pub async fn new(name: &str, wat: &str, options: Options) -> Scene {
@@ -72,6 +79,9 @@ impl Scene {
             env!("CARGO_MANIFEST_DIR"),
         );
         self.toml.push_str(&section);
+        if !keys.contains("evaluate_ahead") {
+            self.toml.push_str(&evaluate_ahead());
+        }
     }
 
     /// A pipeline with an example transform that `make transforms` has built.
@@ -82,6 +92,7 @@ impl Scene {
         self.toml.push_str(&format!(
             "[pipelines.{name}]\ntransform = \"{wasm}\"\nmigrations = \"{root}/transforms/{transform}/migrations\"\n"
         ));
+        self.toml.push_str(&evaluate_ahead());
     }
 
     /// Runs a command to its end.
