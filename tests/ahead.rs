@@ -3,11 +3,12 @@
 //!
 //! Over 400 blocks, or as many as `DEBSHREW_TEST_AHEAD_BLOCKS` says.
 
+use debshrew::simulate::{Command, Fault, Misbehaviour};
 use proptest::prelude::{Strategy, any};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
-use crate::support::{Scene, quick};
+use crate::support::{DEADLINE, Scene, quick};
 
 /// A transform whose every block depends on the state in another way: from the block's hash it takes which of a
 /// few keys to read, which to write, and which to delete; what it writes is made of what it read.
@@ -122,4 +123,22 @@ async fn one_few_and_many_at_once_have_the_same_outcome() {
     }
     let reorgs = "select count(*) from debshrew.reorgs";
     assert_eq!(scene.client.query_one(reorgs, &[]).await.unwrap().get::<_, i64>(0), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_last_block_asked_is_asked_at_once() {
+    const VIEWS: &str = include_str!("../benches/views.wat");
+    let scene = Scene::new("ahead_together", VIEWS, quick(5)).await;
+    scene.succeed(&["migrate"]).await;
+    // The transform leaves these out.
+    let sql = "alter table counter.seen alter hash drop not null, alter tracker drop not null";
+    scene.client.batch_execute(sql).await.unwrap();
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let stall =
+        Misbehaviour { fault: Fault::Stall, calls: None, method: Some("metashrew_view".into()), view: None };
+    scene.source.control(Command::Misbehave(stall)).await.unwrap();
+    scene.mine(1).await;
+    let both = scene.source.until(|status| status.waiting == 2);
+    tokio::time::timeout(DEADLINE, both).await.expect("neither view waits for the other");
 }

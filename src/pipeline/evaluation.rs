@@ -4,14 +4,16 @@
 //! value. [`Evaluation::holds`] tells, and [`Evaluation::again`] runs the transform once more with the views'
 //! answers at hand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Found, StateCache};
+use super::habit::{Habit, Question};
 use super::window::Cost;
 use super::{Pipeline, PipelineError};
 use crate::apply::state;
@@ -27,6 +29,7 @@ pub(super) struct Context {
     pub(super) cache: Arc<StateCache>,
     /// Cancelled when nobody waits for results any more.
     pub(super) given_up: CancellationToken,
+    habit: Arc<Habit>,
 }
 
 /// Why there is no output.
@@ -38,7 +41,9 @@ pub(super) enum Failed {
 /// What the transform was answered.
 #[derive(Default)]
 struct Answers {
-    views: HashMap<(String, Vec<u8>), Result<Vec<u8>, ViewFailure>>,
+    views: HashMap<Question, Result<Vec<u8>, ViewFailure>>,
+    /// Which of them the transform has asked for.
+    asked: HashSet<Question>,
     state: HashMap<Vec<u8>, Option<Vec<u8>>>,
 }
 
@@ -61,9 +66,14 @@ pub(super) struct Evaluation {
 }
 
 impl Context {
-    pub(super) fn new(pipeline: &Arc<Pipeline>, reading: Arc<Reading>, cache: &Arc<StateCache>) -> Context {
-        let (pipeline, cache) = (Arc::clone(pipeline), Arc::clone(cache));
-        Context { pipeline, reading, cache, given_up: CancellationToken::new() }
+    pub(super) fn new(
+        pipeline: &Arc<Pipeline>,
+        reading: Arc<Reading>,
+        cache: &Arc<StateCache>,
+        habit: &Arc<Habit>,
+    ) -> Context {
+        let (pipeline, cache, habit) = (Arc::clone(pipeline), Arc::clone(cache), Arc::clone(habit));
+        Context { pipeline, reading, cache, habit, given_up: CancellationToken::new() }
     }
 
     /// Evaluates the block at a height; `None` when the source has no hash for it any more.
@@ -84,6 +94,7 @@ impl Context {
             let result = context.steps(at, &mut answers, &runtime, &mut cost);
             cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
+            context.habit.learn(answers.asked.drain());
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
@@ -144,13 +155,12 @@ impl Context {
         match request {
             Request::View { name, input } => {
                 let question = (name, input);
-                if let Some(known) = answers.views.get(&question) {
-                    return Ok(Answer::View(known.clone()));
+                if !answers.views.contains_key(&question) {
+                    self.ask(height, answers, &question).await?;
+                    cost.source.answered(asked.elapsed());
                 }
-                let answer = self.reading.view(&question.0, &question.1, height).await?;
-                let answer = answer.map_err(|failure| ViewFailure { message: failure.message });
-                cost.source.answered(asked.elapsed());
-                answers.views.insert(question, answer.clone());
+                let answer = answers.views[&question].clone();
+                answers.asked.insert(question);
                 Ok(Answer::View(answer))
             }
             Request::State { key } => {
@@ -162,6 +172,30 @@ impl Context {
                 Ok(Answer::State(value))
             }
         }
+    }
+
+    /// Asks this and, at the same time, what the transform will most likely ask besides.
+    async fn ask(
+        &self,
+        height: Height,
+        answers: &mut Answers,
+        question: &Question,
+    ) -> Result<(), PipelineError> {
+        let view = |question: Question| async move {
+            let answer = self.reading.view(&question.0, &question.1, height).await;
+            (
+                question,
+                answer.map(|answer| answer.map_err(|failure| ViewFailure { message: failure.message })),
+            )
+        };
+        let mut others = self.habit.beside(question);
+        others.retain(|other| !answers.views.contains_key(other));
+        let ((_, answer), others) =
+            tokio::join!(view(question.clone()), join_all(others.into_iter().map(view)));
+        answers.views.insert(question.clone(), answer?);
+        // Whether the others are wanted is not known: those that failed are asked again if they are.
+        answers.views.extend(others.into_iter().filter_map(|(other, answer)| Some((other, answer.ok()?))));
+        Ok(())
     }
 
     async fn state(&self, key: &[u8], cost: &mut Cost) -> Result<Option<Vec<u8>>, PipelineError> {
@@ -187,7 +221,7 @@ impl Evaluation {
 
     /// The same block once more, from the state as it is now.
     pub(super) async fn again(self, context: &Context) -> Evaluation {
-        let answers = Answers { views: self.answers.views, state: HashMap::new() };
+        let answers = Answers { views: self.answers.views, ..Answers::default() };
         context.run(self.at, answers).await
     }
 }

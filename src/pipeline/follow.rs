@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
 use super::evaluation::Context;
+use super::habit::Habit;
 use super::report::Reporter;
 use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Waited, wait};
@@ -35,6 +36,7 @@ pub(super) struct Follow<'a> {
     /// Begins anew with each success: a block committed, or nothing to do.
     backoff: &'a mut Backoff,
     cache: Arc<StateCache>,
+    habit: Arc<Habit>,
     window: Window,
     pruner: Pruner,
     progress: Progress,
@@ -77,6 +79,7 @@ impl<'a> Follow<'a> {
             stop,
             backoff,
             cache: Arc::default(),
+            habit: Arc::default(),
             window: Window::new(pipeline.settings.evaluate_ahead),
             pruner,
             progress: Progress::default(),
@@ -268,7 +271,7 @@ impl<'a> Follow<'a> {
     async fn catch_up(&mut self, reading: Arc<Reading>, to: Height) -> Result<(), PipelineError> {
         let first = self.next(self.checkpoint());
         let targets = Arc::clone(self.writer.targets());
-        let context = Context::new(&self.pipeline, reading, &self.cache);
+        let context = Context::new(&self.pipeline, reading, &self.cache, &self.habit);
         let evaluated = batch::evaluate(&context, first..=to, &targets, &mut self.window);
         let mut ready = unless_stopped(self.stop, evaluated).await?;
         while let Some(evaluated) = ready {
@@ -286,6 +289,7 @@ impl<'a> Follow<'a> {
                 targets: &targets,
                 pipeline: &self.pipeline,
                 cache: &self.cache,
+                habit: &self.habit,
                 window: &mut self.window,
                 tip,
             };
@@ -391,6 +395,7 @@ struct Ahead<'a> {
     targets: &'a Targets,
     pipeline: &'a Arc<Pipeline>,
     cache: &'a Arc<StateCache>,
+    habit: &'a Arc<Habit>,
     window: &'a mut Window,
     /// Where the source's tip was when the batch that is being committed had been evaluated.
     tip: Height,
@@ -413,7 +418,7 @@ impl Ahead<'_> {
             return Ok(None);
         }
         let heights = parent.height.next()..=to;
-        let context = Context::new(self.pipeline, Arc::new(reading), self.cache);
+        let context = Context::new(self.pipeline, Arc::new(reading), self.cache, self.habit);
         batch::evaluate(&context, heights, self.targets, self.window).await.map(Some)
     }
 }

@@ -7,6 +7,7 @@ mod batch;
 mod cache;
 mod evaluation;
 mod follow;
+mod habit;
 mod report;
 mod window;
 
