@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 
 use crate::baseline;
 use crate::report::{Case, Goal, Readings};
-use crate::rows::{Chain, NARROW, RowChange, Table, WIDE};
+use crate::rows::{Chain, NARROW, RowChange, TUNED, Table, WIDE};
 use crate::server::{Base, Server};
 use crate::{Group, Outcome};
 
@@ -68,6 +68,7 @@ pub(crate) fn groups() -> Vec<Group> {
             },
         },
         Plan { name: "10000", table: &NARROW, changes: 10_000, blocks: 6, goals: Goals::default() },
+        Plan { name: "tuned", table: &TUNED, changes: 1_000, blocks: 50, goals: Goals::default() },
         Plan { name: "wide", table: &WIDE, changes: 1_000, blocks: 30, goals: Goals::default() },
     ];
     plans.into_iter().map(group).collect()

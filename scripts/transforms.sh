@@ -9,6 +9,10 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 target=wasm32-unknown-unknown
 
+# Every block that is evaluated has a stack of its own, which by default is 1 MiB of mostly nothing. What needs more
+# traps, and says how much it has here.
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="${CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS:--C link-arg=-zstack-size=131072}"
+
 # Where the compiler in the path has the target's standard library, as rustup installs it.
 has_target() {
   command -v rustc >/dev/null && compgen -G "$(rustc --print sysroot)/lib/rustlib/$target/lib/libstd-*.rlib" >/dev/null

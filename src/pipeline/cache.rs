@@ -11,7 +11,7 @@ use crate::apply::StateWrite;
 use crate::block::Height;
 
 /// Above this many bytes, what the database holds too is forgotten.
-const MOST_BYTES: usize = 32 << 20;
+const MOST_BYTES: usize = 16 << 20;
 
 /// What a HashMap's entry costs beside its key and value, roughly.
 const ENTRY_BYTES: usize = 96;
