@@ -155,11 +155,10 @@ impl<'a> Rows<'a> {
             ),
         };
         format!(
-            "-- apply::put\nwith v as materialized (\n  select v.*, t.{} is not null as existed{held}\n    \
+            "-- apply::put\nwith v as materialized (\n  select v.*, t.tableoid is not null as existed{held}\n    \
              from {}\n    left join {} t on {}\n), {journal}changed as (\n  {changed}\n), made as (\n  \
              insert into {} ({}) overriding system value\n  select {} from v where not existed\n  returning 1\n)\n\
              select (select pg_catalog.count(*) from changed) + (select pg_catalog.count(*) from made)",
-            name(table.key[0]),
             self.from(),
             table.sql(),
             self.same_key(),
@@ -204,18 +203,17 @@ impl Target {
         let all = match packed.first() {
             None => rows,
             Some((first, _)) => {
-                let key = |column| packed.iter().position(|(_, place)| self.table.key[*place] == column);
+                let key = |column| packed.iter().find(|(_, place)| self.table.key[*place] == column);
+                // Not in `from`, where it spreads composites over columns.
                 let unpacked = self.table.stored().map(|column| match key(column) {
-                    Some(index) => format!("k.c{index}"),
+                    Some((name, _)) => format!("pg_catalog.unnest({name})"),
                     None => format!("null::{}", columns[column].type_sql),
                 });
                 format!(
                     "{rows} and {first} is null\n  union all\n  select undo_height, undo_existed, {}\n    \
-                     from {} j, unnest({}) k ({})\n   where undo_height > $1::pg_catalog.int4",
+                     from {} where undo_height > $1::pg_catalog.int4",
                     join(unpacked),
                     self.journal,
-                    join(packed.iter().map(|(name, _)| format!("j.{name}"))),
-                    join((0..packed.len()).map(|index| format!("c{index}"))),
                 )
             }
         };
