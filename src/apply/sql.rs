@@ -38,9 +38,16 @@ impl<'a> Rows<'a> {
         format!("(select {} from unnest({}) as u ({})) v", casts.join(", "), join(parameters), join(names))
     }
 
-    /// `t.key = v.c0 and …`, with the operators of the key's index.
+    /// `t.key = any (array[v.c0]) and …`, with the operators of the key's index.
+    ///
+    /// A plain `=` could be joined in any way. While a table is small that would be by going through all of it, and in
+    /// an order of the plan's; and the plan stays when the table has grown. With `any` each row that is bound is looked
+    /// up in the key's index, one after the other. Of arrays there are no arrays.
     fn same_key(&self) -> String {
-        self.target.matches(|position| format!("v.c{position}"))
+        self.target.matches(|position| match self.target.is_array(position) {
+            true => format!("v.c{position}"),
+            false => format!("any (array[v.c{position}])"),
+        })
     }
 
     /// The block's height, the parameter behind the arrays.
