@@ -326,3 +326,51 @@ async fn a_database_restored_from_a_dump_can_still_be_rolled_back() {
     rig.run("alter table t drop n").await;
     assert_eq!(rig.everything().await, before);
 }
+
+/// What journals were before they held keys in arrays: a row for each.
+const ONE_BY_ONE: &str = "
+insert into debshrew_one.t (undo_height, undo_existed, id)
+  select undo_height, false, unnest(undo_absent_1) from debshrew_one.t;
+insert into debshrew_one.pairs (undo_height, undo_existed, b, a)
+  select undo_height, false, unnest(undo_absent_1), unnest(undo_absent_2) from debshrew_one.pairs;
+insert into debshrew_one.debshrew_state_journal (undo_height, undo_existed, key)
+  select undo_height, false, unnest(undo_absent_1) from debshrew_one.debshrew_state_journal;
+delete from debshrew_one.t where undo_absent_1 is not null;
+delete from debshrew_one.pairs where undo_absent_1 is not null;
+delete from debshrew_one.debshrew_state_journal where undo_absent_1 is not null;
+alter table debshrew_one.t drop undo_absent_1;
+alter table debshrew_one.pairs drop undo_absent_1, drop undo_absent_2;
+alter table debshrew_one.debshrew_state_journal drop undo_absent_1;
+";
+
+#[tokio::test]
+async fn journals_of_absent_rows_one_by_one_are_rolled_back_with_those_of_many_at_once() {
+    let test = database("journals_one").await;
+    let mut rig = Rig::up(&test, "one", TABLES).await;
+    let mut were = Vec::new();
+    blocks(&mut rig, 0).await;
+    were.push(rig.everything().await);
+    rig.commit(
+        1,
+        vec![put("t", r#"{"id": 8}"#), put("t", r#"{"id": 9}"#), put("pairs", r#"{"a": "9", "b": 9}"#)],
+    )
+    .await;
+    were.push(rig.everything().await);
+    rig.stop().await;
+    rig.client.batch_execute(ONE_BY_ONE).await.unwrap();
+    let error = rig.try_writer().await.err().expect("journals that lack columns");
+    assert!(error.to_string().contains("the journal of `t` lacks its column `undo_absent_1`"), "{error}");
+    let report = rig.migrate_again(Mode::Apply).await.unwrap();
+    assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
+    rig.commit(
+        2,
+        vec![delete("t", r#"{"id": 8}"#), put("t", r#"{"id": 9, "b": 9}"#), put("t", r#"{"id": 7}"#)],
+    )
+    .await;
+    were.push(rig.everything().await);
+    rig.commit(3, vec![put("t", r#"{"id": 8, "d": 1}"#), delete("pairs", r#"{"a": "9", "b": 9}"#)]).await;
+    for to in [2, 1, 0] {
+        rig.roll_back(to).await.unwrap();
+        assert_eq!(rig.everything().await, were[to as usize]);
+    }
+}
