@@ -152,7 +152,15 @@ impl Case {
 #[tokio::test]
 async fn rows_with_keys_of_any_type_are_rolled_back() {
     let test = database("keys").await;
+    let sql = "select exists (select from pg_available_extensions where name = 'citext'), \
+                      exists (select from pg_collation where collprovider = 'i')";
+    let found = test.connect().await.query_one(sql, &[]).await.unwrap();
+    let (citext, icu): (bool, bool) = (found.get(0), found.get(1));
     for case in CASES {
+        // What a server was built without cannot be tried on it.
+        if (case.name == "folded" && !citext) || (case.name == "loose" && !icu) {
+            continue;
+        }
         case.check(&test).await;
     }
 }
