@@ -3,6 +3,9 @@
 //!
 //! Over 400 blocks, or as many as `DEBSHREW_TEST_AHEAD_BLOCKS` says.
 
+use std::time::{Duration, Instant};
+
+use debshrew::simulate::{Command, Fault, Misbehaviour};
 use proptest::prelude::{Strategy, any};
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -122,4 +125,25 @@ async fn one_few_and_many_at_once_have_the_same_outcome() {
     }
     let reorgs = "select count(*) from debshrew.reorgs";
     assert_eq!(scene.client.query_one(reorgs, &[]).await.unwrap().get::<_, i64>(0), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_evaluated_at_once_where_only_hashes_are_waited_for() {
+    const IDLE: &str =
+        r#"(module (memory (export "memory") 1) (func (export "process_block") (result i32) i32.const 0))"#;
+    let scene = Scene::new("ahead_hashes", IDLE, quick(200)).await;
+    scene.succeed(&["migrate"]).await;
+    let slow = Duration::from_millis(200);
+    let fault = Misbehaviour {
+        fault: Fault::Slow { ms: slow.as_millis() as u64 },
+        calls: None,
+        method: Some("metashrew_getblockhash".into()),
+        view: None,
+    };
+    scene.source.control(Command::Misbehave(fault)).await.unwrap();
+    let began = Instant::now();
+    scene.succeed(&["run", "--once"]).await;
+    assert_eq!(scene.height().await, 201);
+    // One after the other would be 200 times as slow as one alone, two at once 100 times.
+    assert!(began.elapsed() < 200 * slow / 5, "{:?}", began.elapsed());
 }
