@@ -168,19 +168,23 @@ async fn rows_with_keys_of_any_type_are_rolled_back() {
 #[tokio::test]
 async fn a_row_takes_the_unique_value_that_a_row_before_it_gave_up() {
     let test = database("keys_unique").await;
-    let tables = "create table t (id integer primary key, name text unique, note text)";
-    let row =
-        |id: u32, name: &str| put("t", &format!("{{\"id\": {id}, \"name\": \"{name}\", \"note\": null}}"));
     // What statistics say of a table must make no difference.
-    for rows in [1, 2, 5, 20, 60, 200] {
-        let mut rig = Rig::up(&test, &format!("unique_{rows}"), tables).await;
-        rig.commit(0, (1..=rows).map(|id| row(id, &format!("n{id}"))).collect()).await;
+    for (rows, key) in
+        [1, 2, 5, 20, 60, 200].into_iter().flat_map(|rows| [(rows, "integer"), (rows, "integer[]")])
+    {
+        let row = |id: u32, name: u32| {
+            let id = if key == "integer" { id.to_string() } else { format!("[{id}]") };
+            put("t", &format!("{{\"id\": {id}, \"name\": \"n{name}\", \"note\": null}}"))
+        };
+        let tables = format!("create table t (id {key} primary key, name text unique, note text)");
+        let mut rig = Rig::up(&test, &format!("unique_{rows}_{}", key.len()), &tables).await;
+        rig.commit(0, (1..=rows).map(|id| row(id, id)).collect()).await;
         rig.stop().await;
         rig.run("analyze t").await;
         let before = rig.everything().await;
         // From the last row to the first, and from there to a new one.
-        let passed = (1..=rows).rev().map(|id| row(id, &format!("n{}", id + 1)));
-        rig.commit(1, passed.chain([row(rows + 1, "n1")]).collect()).await;
+        let passed = (1..=rows).rev().map(|id| row(id, id + 1));
+        rig.commit(1, passed.chain([row(rows + 1, 1)]).collect()).await;
         let after = rig.everything().await;
         assert_eq!(after.len() as u32, rows + 1);
         rig.roll_back(0).await.unwrap();
@@ -191,16 +195,20 @@ async fn a_row_takes_the_unique_value_that_a_row_before_it_gave_up() {
 #[tokio::test]
 async fn rows_are_looked_up_by_their_key_in_a_table_that_has_grown() {
     let test = database("keys_grown").await;
-    for (name, key) in [("number", "integer"), ("words", "text"), ("exact", "numeric")] {
+    for (name, key) in [("number", "integer"), ("words", "text"), ("exact", "numeric"), ("list", "integer[]")]
+    {
         let mut rig = Rig::up(&test, name, &format!("create table t (k {key} primary key, n integer)")).await;
-        rig.commit(0, vec![put("t", r#"{"k": "1", "n": 1}"#)]).await;
+        let text = |k: u32| if name == "list" { format!("{{{k}}}") } else { k.to_string() };
+        rig.commit(0, vec![put("t", &format!("{{\"k\": \"{}\", \"n\": 1}}", text(1)))]).await;
         rig.run("analyze t").await;
         let block = |n: u32| {
-            let kept = (1..20).map(|k| put("t", &format!("{{\"k\": \"{k}\", \"n\": {n}}}")));
-            kept.chain([delete("t", &format!("{{\"k\": \"{n}0\"}}"))]).collect()
+            let kept = (1..20).map(|k| put("t", &format!("{{\"k\": \"{}\", \"n\": {n}}}", text(k))));
+            kept.chain([delete("t", &format!("{{\"k\": \"{}\"}}", text(10 * n)))]).collect()
         };
         rig.commit(1, block(2)).await;
-        rig.run(&format!("insert into t select k::text::{key}, 0 from generate_series(20, 5000) k")).await;
+        let text = if name == "list" { "array[k]" } else { "k" };
+        rig.run(&format!("insert into t select {text}::text::{key}, 0 from generate_series(20, 5000) k"))
+            .await;
         rig.commit(2, block(3)).await;
         rig.stop().await;
         let sql = "select idx_tup_fetch + seq_tup_read from pg_stat_user_tables where schemaname = $1 and relname = 't'";

@@ -42,11 +42,13 @@ impl<'a> Rows<'a> {
     ///
     /// A plain `=` could be joined in any way. While a table is small that would be by going through all of it, and in
     /// an order of the plan's; and the plan stays when the table has grown. With `any` each row that is bound is looked
-    /// up in the key's index, one after the other. Of arrays there are no arrays.
+    /// up in the key's index, one after the other. Of arrays there are no arrays; two bounds come to the same.
     fn same_key(&self) -> String {
-        self.target.matches(|position| match self.target.is_array(position) {
-            true => format!("v.c{position}"),
-            false => format!("any (array[v.c{position}])"),
+        self.target.matches(|place, column, equals| match self.target.is_array(place) {
+            false => format!("{column} {equals} any (array[v.c{place}])"),
+            true => format!(
+                "{column} operator(pg_catalog.>=) v.c{place} and {column} operator(pg_catalog.<=) v.c{place}"
+            ),
         })
     }
 
@@ -177,19 +179,14 @@ impl<'a> Rows<'a> {
 }
 
 impl Target {
-    fn matches(&self, value: impl Fn(usize) -> String) -> String {
-        let parts: Vec<String> = self
-            .table
-            .key
-            .iter()
-            .enumerate()
-            .map(|(position, column)| {
-                let column = &self.table.columns[*column];
-                let equals = column.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
-                format!("t.{} {equals} {}", quote(&column.name), value(position))
-            })
-            .collect();
-        parts.join(" and ")
+    /// What `same` says of each of the key's columns: its place in the key, itself, and its operator.
+    fn matches(&self, same: impl Fn(usize, &str, &str) -> String) -> String {
+        let parts = self.table.key.iter().enumerate().map(|(place, column)| {
+            let column = &self.table.columns[*column];
+            let equals = column.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
+            same(place, &format!("t.{}", quote(&column.name)), equals)
+        });
+        parts.collect::<Vec<String>>().join(" and ")
     }
 
     fn key_names(&self) -> String {
@@ -231,7 +228,9 @@ impl Target {
     }
 
     fn same_key_as_oldest(&self) -> String {
-        self.matches(|position| format!("o.{}", quote(&self.table.columns[self.table.key[position]].name)))
+        self.matches(|place, column, equals| {
+            format!("{column} {equals} o.{}", quote(&self.table.columns[self.table.key[place]].name))
+        })
     }
 
     /// Deletes every row that was touched above `$1`.
