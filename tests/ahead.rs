@@ -142,3 +142,27 @@ async fn what_the_last_block_asked_is_asked_at_once() {
     let both = scene.source.until(|status| status.waiting == 2);
     tokio::time::timeout(DEADLINE, both).await.expect("neither view waits for the other");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_are_evaluated_at_once_where_only_hashes_are_waited_for() {
+    const IDLE: &str =
+        r#"(module (memory (export "memory") 1) (func (export "process_block") (result i32) i32.const 0))"#;
+    let mut scene = Scene::new("ahead_hashes", IDLE, quick(500)).await;
+    let pipelines = scene.toml.find("[pipelines.").unwrap();
+    scene.toml.truncate(pipelines);
+    scene.add_pipeline("counter", IDLE, "evaluate_ahead = 32");
+    scene.succeed(&["migrate"]).await;
+    let hashes = |fault| {
+        let method = Some("metashrew_getblockhash".to_owned());
+        Command::Misbehave(Misbehaviour { fault, calls: None, method, view: None })
+    };
+    scene.source.control(hashes(Fault::Slow { ms: 50 })).await.unwrap();
+    let _running = scene.start(&["run"]);
+    // So many blocks tell how slow the source is.
+    let asked = scene.source.until(|status| status.calls("metashrew_getblockhash") > 100);
+    tokio::time::timeout(DEADLINE, asked).await.expect("blocks are evaluated");
+    scene.source.control(Command::Clear {}).await.unwrap();
+    scene.source.control(hashes(Fault::Stall)).await.unwrap();
+    let many = scene.source.until(|status| status.waiting >= 16);
+    tokio::time::timeout(DEADLINE, many).await.expect("many blocks wait for their hashes");
+}

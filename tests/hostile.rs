@@ -180,6 +180,28 @@ async fn the_settings_of_role_and_database_change_no_result() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_trigger_keeps_out_is_an_error_and_one_that_it_keeps_stays() {
+    let test = database("hostile_triggers").await;
+    let sql = "
+        create table t (id integer primary key, x text);
+        create function refuse() returns trigger language plpgsql as 'begin return null; end';
+        create trigger news before insert on t for each row when (new.x = 'no') execute function refuse();
+        create trigger changes before update on t for each row when (new.x = 'no') execute function refuse();
+        create trigger ends before delete on t for each row when (old.x = 'kept') execute function refuse()";
+    let mut rig = Rig::up(&test, "triggers", sql).await;
+    let row = |id: u32, x: &str| put("t", &format!(r#"{{"id": {id}, "x": "{x}"}}"#));
+    rig.commit(0, vec![row(1, "kept"), row(2, "x")]).await;
+    let before = rig.everything().await;
+    let missing = &["table `t`: 1 rows were written where 2 should have been"];
+    refused(&mut rig, 1, vec![row(3, "x"), row(4, "no")], missing).await;
+    refused(&mut rig, 1, vec![row(1, "x"), row(2, "no")], missing).await;
+    rig.commit(1, vec![delete("t", r#"{"id": 1}"#), delete("t", r#"{"id": 2}"#)]).await;
+    assert_eq!(rig.everything().await, ["t (1,kept)"]);
+    rig.roll_back(0).await.unwrap();
+    assert_eq!(rig.everything().await, before);
+}
+
+#[tokio::test]
 async fn a_block_of_more_bytes_than_one_statement_takes_is_split() {
     let test = database("hostile_bytes").await;
     let mut rig = Rig::up(&test, "bytes", "create table t (id integer primary key, a text, b text)").await;

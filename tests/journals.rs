@@ -19,6 +19,8 @@ create table t (
 );
 create table other (id integer primary key, x text);
 create table more (id integer primary key, x integer not null);
+create table pairs (x text, b integer, a text, primary key (a, b));
+create table lists (x text, k integer[] primary key);
 ";
 
 async fn blocks(rig: &mut Rig, upto: u32) {
@@ -30,6 +32,8 @@ async fn blocks(rig: &mut Rig, upto: u32) {
             put("other", r#"{"id": 1, "x": "o"}"#),
             put("more", r#"{"id": 1, "x": 100}"#),
             put("more", r#"{"id": 2, "x": 200}"#),
+            put("pairs", r#"{"a": "1", "b": 2, "x": "p"}"#),
+            put("lists", r#"{"k": [1, null], "x": "l"}"#),
         ],
         vec![
             put("t", r#"{"id": 1, "a": "x1", "d": 11, "f": "happy"}"#),
@@ -37,6 +41,10 @@ async fn blocks(rig: &mut Rig, upto: u32) {
             put("t", r#"{"id": 4, "b": 4}"#),
             put("other", r#"{"id": 1, "x": "p"}"#),
             put("more", r#"{"id": 1, "x": 101}"#),
+            put("pairs", r#"{"a": "2", "b": 1}"#),
+            put("pairs", r#"{"a": "2", "b": 2}"#),
+            delete("pairs", r#"{"a": "1", "b": 2}"#),
+            put("lists", r#"{"k": [], "x": "l"}"#),
         ],
         vec![
             put("t", r#"{"id": 1, "b": 10}"#),
@@ -44,6 +52,10 @@ async fn blocks(rig: &mut Rig, upto: u32) {
             delete("t", r#"{"id": 3}"#),
             put("other", r#"{"id": 2, "x": "q"}"#),
             delete("more", r#"{"id": 2}"#),
+            put("pairs", r#"{"a": "1", "b": 2, "x": "q"}"#),
+            put("pairs", r#"{"a": "1", "b": 1}"#),
+            put("lists", r#"{"k": [], "x": null}"#),
+            delete("lists", r#"{"k": [1, null]}"#),
         ],
     ];
     for (height, block) in (0..=upto).zip(blocks) {
@@ -89,6 +101,21 @@ const KEPT: &[Case] = &[
     case("renamed_and_retyped", "alter table t rename d to dd; alter table t alter dd type numeric"),
     case("key_renamed", "alter table t rename id to key; alter table t alter key type bigint")
         .gone("t", r#"{"key": 1}"#),
+    case("key_reordered", "alter table pairs drop constraint pairs_pkey, add primary key (b, a)")
+        .gone("pairs", r#"{"a": "1", "b": 2}"#),
+    case(
+        "key_swapped",
+        "alter table pairs rename a to z; alter table pairs rename b to a; alter table pairs rename z to b",
+    )
+    .gone("pairs", r#"{"a": 2, "b": "1"}"#),
+    case(
+        "key_retyped",
+        "alter table pairs alter a type integer using a::integer, alter b type numeric(9, 1)",
+    )
+    .gone("pairs", r#"{"a": 1, "b": 2}"#),
+    case("key_collated", "alter table pairs alter a type varchar(9) collate \"C\"")
+        .gone("pairs", r#"{"a": "1", "b": 2}"#),
+    case("key_no_array", "alter table lists alter k type text").gone("lists", r#"{"k": "{}"}"#),
     case("table_added", "create table added (id integer primary key)"),
     case("table_dropped", "drop table other"),
     case("table_renamed", "alter table t rename to renamed").gone("renamed", r#"{"id": 1}"#),
@@ -148,6 +175,20 @@ const CUT: &[(Case, &str)] = &[
         case("primary_key", "alter table t drop constraint t_pkey, add primary key (id, a)")
             .gone("t", r#"{"id": 1, "a": "x1"}"#),
         "the primary key of `t` has changed",
+    ),
+    (
+        case(
+            "key_column_anew",
+            "alter table pairs drop a; alter table pairs add a text not null default '0'; \
+              delete from pairs where b = 1 or x is null; alter table pairs add primary key (a, b)",
+        )
+        .gone("pairs", r#"{"a": "0", "b": 2}"#),
+        "the primary key of `pairs` has changed",
+    ),
+    (
+        case("key_array", "alter table pairs alter a type integer[] using ('{' || a || '}')::integer[]")
+            .gone("pairs", r#"{"a": [1], "b": 2}"#),
+        "the primary key of `pairs` has changed",
     ),
     (
         case("made_anew", "drop table other; create table other (id integer primary key, x text)"),
@@ -284,4 +325,52 @@ async fn a_database_restored_from_a_dump_can_still_be_rolled_back() {
     rig.stop().await;
     rig.run("alter table t drop n").await;
     assert_eq!(rig.everything().await, before);
+}
+
+/// What journals were before they held keys in arrays: a row for each.
+const ONE_BY_ONE: &str = "
+insert into debshrew_one.t (undo_height, undo_existed, id)
+  select undo_height, false, unnest(undo_absent_1) from debshrew_one.t;
+insert into debshrew_one.pairs (undo_height, undo_existed, b, a)
+  select undo_height, false, unnest(undo_absent_1), unnest(undo_absent_2) from debshrew_one.pairs;
+insert into debshrew_one.debshrew_state_journal (undo_height, undo_existed, key)
+  select undo_height, false, unnest(undo_absent_1) from debshrew_one.debshrew_state_journal;
+delete from debshrew_one.t where undo_absent_1 is not null;
+delete from debshrew_one.pairs where undo_absent_1 is not null;
+delete from debshrew_one.debshrew_state_journal where undo_absent_1 is not null;
+alter table debshrew_one.t drop undo_absent_1;
+alter table debshrew_one.pairs drop undo_absent_1, drop undo_absent_2;
+alter table debshrew_one.debshrew_state_journal drop undo_absent_1;
+";
+
+#[tokio::test]
+async fn journals_of_absent_rows_one_by_one_are_rolled_back_with_those_of_many_at_once() {
+    let test = database("journals_one").await;
+    let mut rig = Rig::up(&test, "one", TABLES).await;
+    let mut were = Vec::new();
+    blocks(&mut rig, 0).await;
+    were.push(rig.everything().await);
+    rig.commit(
+        1,
+        vec![put("t", r#"{"id": 8}"#), put("t", r#"{"id": 9}"#), put("pairs", r#"{"a": "9", "b": 9}"#)],
+    )
+    .await;
+    were.push(rig.everything().await);
+    rig.stop().await;
+    rig.client.batch_execute(ONE_BY_ONE).await.unwrap();
+    let error = rig.try_writer().await.err().expect("journals that lack columns");
+    assert!(error.to_string().contains("the journal of `t` lacks its column `undo_absent_1`"), "{error}");
+    let report = rig.migrate_again(Mode::Apply).await.unwrap();
+    assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
+    rig.commit(
+        2,
+        vec![delete("t", r#"{"id": 8}"#), put("t", r#"{"id": 9, "b": 9}"#), put("t", r#"{"id": 7}"#)],
+    )
+    .await;
+    were.push(rig.everything().await);
+    rig.commit(3, vec![put("t", r#"{"id": 8, "d": 1}"#), delete("pairs", r#"{"a": "9", "b": 9}"#)]).await;
+    for to in [2, 1, 0] {
+        rig.roll_back(to).await.unwrap();
+        assert_eq!(rig.everything().await, were[to as usize]);
+    }
 }

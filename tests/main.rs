@@ -17,6 +17,7 @@ mod hostile;
 mod hostile_source;
 mod hostile_transforms;
 mod journals;
+mod keys;
 mod ledger;
 mod manual;
 mod migrations;

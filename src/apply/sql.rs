@@ -38,9 +38,18 @@ impl<'a> Rows<'a> {
         format!("(select {} from unnest({}) as u ({})) v", casts.join(", "), join(parameters), join(names))
     }
 
-    /// `t.key = v.c0 and …`, with the operators of the key's index.
+    /// `t.key = any (array[v.c0]) and …`, with the operators of the key's index.
+    ///
+    /// A plain `=` could be joined in any way. While a table is small that would be by going through all of it, and in
+    /// an order of the plan's; and the plan stays when the table has grown. With `any` each row that is bound is looked
+    /// up in the key's index, one after the other. Of arrays there are no arrays; two bounds come to the same.
     fn same_key(&self) -> String {
-        self.target.matches(|position| format!("v.c{position}"))
+        self.target.matches(|place, column, equals| match self.target.is_array(place) {
+            false => format!("{column} {equals} any (array[v.c{place}])"),
+            true => format!(
+                "{column} operator(pg_catalog.>=) v.c{place} and {column} operator(pg_catalog.<=) v.c{place}"
+            ),
+        })
     }
 
     /// The block's height, the parameter behind the arrays.
@@ -155,11 +164,10 @@ impl<'a> Rows<'a> {
             ),
         };
         format!(
-            "-- apply::put\nwith v as materialized (\n  select v.*, t.{} is not null as existed{held}\n    \
+            "-- apply::put\nwith v as materialized (\n  select v.*, t.tableoid is not null as existed{held}\n    \
              from {}\n    left join {} t on {}\n), {journal}changed as (\n  {changed}\n), made as (\n  \
              insert into {} ({}) overriding system value\n  select {} from v where not existed\n  returning 1\n)\n\
              select (select pg_catalog.count(*) from changed) + (select pg_catalog.count(*) from made)",
-            name(table.key[0]),
             self.from(),
             table.sql(),
             self.same_key(),
@@ -171,19 +179,14 @@ impl<'a> Rows<'a> {
 }
 
 impl Target {
-    fn matches(&self, value: impl Fn(usize) -> String) -> String {
-        let parts: Vec<String> = self
-            .table
-            .key
-            .iter()
-            .enumerate()
-            .map(|(position, column)| {
-                let column = &self.table.columns[*column];
-                let equals = column.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
-                format!("t.{} {equals} {}", quote(&column.name), value(position))
-            })
-            .collect();
-        parts.join(" and ")
+    /// What `same` says of each of the key's columns: its place in the key, itself, and its operator.
+    fn matches(&self, same: impl Fn(usize, &str, &str) -> String) -> String {
+        let parts = self.table.key.iter().enumerate().map(|(place, column)| {
+            let column = &self.table.columns[*column];
+            let equals = column.equals.as_deref().unwrap_or("operator(pg_catalog.=)");
+            same(place, &format!("t.{}", quote(&column.name)), equals)
+        });
+        parts.collect::<Vec<String>>().join(" and ")
     }
 
     fn key_names(&self) -> String {
@@ -204,18 +207,17 @@ impl Target {
         let all = match packed.first() {
             None => rows,
             Some((first, _)) => {
-                let key = |column| packed.iter().position(|(_, place)| self.table.key[*place] == column);
+                let key = |column| packed.iter().find(|(_, place)| self.table.key[*place] == column);
+                // Not in `from`, where it spreads composites over columns.
                 let unpacked = self.table.stored().map(|column| match key(column) {
-                    Some(index) => format!("k.c{index}"),
+                    Some((name, _)) => format!("pg_catalog.unnest({name})"),
                     None => format!("null::{}", columns[column].type_sql),
                 });
                 format!(
                     "{rows} and {first} is null\n  union all\n  select undo_height, undo_existed, {}\n    \
-                     from {} j, unnest({}) k ({})\n   where undo_height > $1::pg_catalog.int4",
+                     from {} where undo_height > $1::pg_catalog.int4",
                     join(unpacked),
                     self.journal,
-                    join(packed.iter().map(|(name, _)| format!("j.{name}"))),
-                    join((0..packed.len()).map(|index| format!("c{index}"))),
                 )
             }
         };
@@ -226,7 +228,9 @@ impl Target {
     }
 
     fn same_key_as_oldest(&self) -> String {
-        self.matches(|position| format!("o.{}", quote(&self.table.columns[self.table.key[position]].name)))
+        self.matches(|place, column, equals| {
+            format!("{column} {equals} o.{}", quote(&self.table.columns[self.table.key[place]].name))
+        })
     }
 
     /// Deletes every row that was touched above `$1`.

@@ -114,17 +114,17 @@ impl Target {
     /// holds. They go by the order of the table's columns, which neither a renaming nor another order in the key
     /// changes. Empty if there can be no such arrays: an array cannot be the element of one.
     pub(super) fn packed_key(&self) -> Vec<(String, usize)> {
-        if self
-            .table
-            .key
-            .iter()
-            .any(|column| matches!(self.table.columns[*column].shape, Shape::Array { .. }))
-        {
+        if (0..self.table.key.len()).any(|place| self.is_array(place)) {
             return Vec::new();
         }
         let mut places: Vec<usize> = (0..self.table.key.len()).collect();
         places.sort_unstable_by_key(|place| self.table.key[*place]);
         (1..).map(|number| format!("{PACKED_COLUMN}{number}")).zip(places).collect()
+    }
+
+    /// Whether this one of the key's columns holds arrays.
+    pub(super) fn is_array(&self, place: usize) -> bool {
+        matches!(self.table.columns[self.table.key[place]].shape, Shape::Array { .. })
     }
 
     /// Columns of ours that are not part of the key, by position.

@@ -15,9 +15,9 @@ const MOST_BLOCKS: usize = 512;
 /// The weight of what is newest, as a part of one, in what is remembered.
 const NEWEST: f64 = 1.0 / 16.0;
 
-/// The weight of a slower answer in what is remembered of the quickest: so little that waiting for one another does
-/// not look like a slow source.
-const SLOWER: f64 = 1.0 / 256.0;
+/// The weight of what may well mean nothing. A slower answer, in what is remembered of the quickest: waiting for one
+/// another shall not look like a slow source.
+const SLIGHT: f64 = 1.0 / 256.0;
 
 /// What an evaluation took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +50,7 @@ impl Quickest {
     fn learn(&mut self, asked: &Asked) {
         let Some(now) = asked.quickest.map(|quickest| quickest.as_secs_f64()) else { return };
         let known = self.0.unwrap_or(now);
-        self.0 = Some(if now < known { now } else { known + (now - known) * SLOWER });
+        self.0 = Some(if now < known { now } else { known + (now - known) * SLIGHT });
     }
 
     /// What all the answers would take, one after the other.
@@ -122,9 +122,9 @@ impl Window {
         let waits = self.source.all(&cost.source) + self.database.all(&cost.database);
         let waiting = waits / cost.computed.as_secs_f64().max(1e-6);
         self.waiting += (waiting.min(self.most as f64) - self.waiting) * NEWEST;
-        if self.size() > 1 || !stood {
-            self.standing += (f64::from(u8::from(stood)) - self.standing) * NEWEST;
-        }
+        // What is evaluated in its turn stands in any case. That counts for a little, so that more are tried again.
+        let weight = if self.size() > 1 || !stood { NEWEST } else { SLIGHT };
+        self.standing += (f64::from(u8::from(stood)) - self.standing) * weight;
     }
 }
 
@@ -201,5 +201,23 @@ mod tests {
             window.learn(&cost(1, 3, 1), true);
         }
         assert!(window.size() > narrow, "{} after {narrow}", window.size());
+    }
+
+    #[test]
+    fn one_at_a_time_is_not_for_ever_and_more_are_seldom_tried_in_vain() {
+        let little_to_wait_for = cost(1, 1, 5);
+        let mut window = after(200, little_to_wait_for, false);
+        assert_eq!(window.size(), 1);
+        let mut in_vain = 0;
+        for _ in 0..1_000 {
+            let ahead = window.size() > 1;
+            window.learn(&little_to_wait_for, !ahead);
+            in_vain += u32::from(ahead);
+        }
+        assert!((1..100).contains(&in_vain), "{in_vain} of 1,000 in vain");
+        for _ in 0..200 {
+            window.learn(&little_to_wait_for, true);
+        }
+        assert_eq!(window.size(), 2);
     }
 }
