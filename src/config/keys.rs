@@ -156,7 +156,7 @@ pub const KEYS: &[Key] = &[
     key(
         "pipelines.NAME.evaluate_ahead",
         integer(1, 1024),
-        Some("32"),
+        Some("48"),
         "Blocks evaluated at once, at most; 1 is one after the other.",
     ),
     key(
