@@ -88,6 +88,7 @@ pub(crate) fn plot(measured: &[Measured<'_>], path: &Path) -> Outcome<()> {
     let mut chart = ChartBuilder::on(&root)
         .caption("Applying blocks of 1,000 changes", ("sans-serif", 18))
         .margin(12)
+        .margin_right(40)
         .x_label_area_size(40)
         .y_label_area_size(72)
         .build_cartesian_2d((first..last).log_scale(), 0.0..most * 1.1)?;
