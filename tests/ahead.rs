@@ -125,22 +125,62 @@ async fn one_few_and_many_at_once_have_the_same_outcome() {
     assert_eq!(scene.client.query_one(reorgs, &[]).await.unwrap().get::<_, i64>(0), 9);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_last_block_asked_is_asked_at_once() {
-    const VIEWS: &str = include_str!("../benches/views.wat");
-    let scene = Scene::new("ahead_together", VIEWS, quick(5)).await;
+/// Asks for the views `getblock` and `blocktracker` of each block, and writes a row.
+const VIEWS: &str = include_str!("../benches/views.wat");
+
+/// A pipeline with a transform made of [`VIEWS`] that has followed a source of five blocks, and goes on.
+async fn of_views(name: &str, wat: &str) -> (Scene, tokio::process::Child) {
+    let scene = Scene::new(name, wat, quick(5)).await;
     scene.succeed(&["migrate"]).await;
     // The transform leaves these out.
     let sql = "alter table counter.seen alter hash drop not null, alter tracker drop not null";
     scene.client.batch_execute(sql).await.unwrap();
-    let _running = scene.start(&["run"]);
+    let running = scene.start(&["run"]);
     scene.caught_up().await;
+    (scene, running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_block_asks_is_asked_at_once() {
+    let (scene, _running) = of_views("ahead_together", VIEWS).await;
     let stall =
         Misbehaviour { fault: Fault::Stall, calls: None, method: Some("metashrew_view".into()), view: None };
     scene.source.control(Command::Misbehave(stall)).await.unwrap();
     scene.mine(1).await;
     let both = scene.source.until(|status| status.waiting == 2);
     tokio::time::timeout(DEADLINE, both).await.expect("neither view waits for the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_usual_view_that_is_not_asked_for_holds_nothing_up() {
+    const SECOND: &str = "(if (call $ask (i32.const 100)) (then (return (i32.const -1))))";
+    let until_5 = format!("(if (i32.le_u (call $height) (i32.const 5)) (then {SECOND}))");
+    let wat = VIEWS.replace(SECOND, &until_5);
+    assert_ne!(wat, VIEWS);
+    let (scene, _running) = of_views("ahead_unwanted", &wat).await;
+    let view = Some("blocktracker".to_owned());
+    let stall = Misbehaviour { fault: Fault::Stall, calls: None, method: None, view };
+    scene.source.control(Command::Misbehave(stall)).await.unwrap();
+    // It is begun, since the blocks before asked for it.
+    let begun = tokio::time::timeout(DEADLINE, scene.source.until(|status| status.waiting == 1));
+    let (begun, ()) = tokio::join!(begun, async {
+        scene.mine(1).await;
+        scene.caught_up().await;
+    });
+    begun.expect("the view is asked for beside the other");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_fails_before_it_is_asked_for_is_asked_again() {
+    let (scene, mut running) = of_views("ahead_failed", VIEWS).await;
+    let fault = Fault::Error { message: "too many at once".to_owned() };
+    let once = Misbehaviour { fault, calls: Some(1), method: None, view: Some("blocktracker".to_owned()) };
+    scene.source.control(Command::Misbehave(once)).await.unwrap();
+    // Below the tip, where what fails is not tried once more in any case.
+    scene.mine(20).await;
+    scene.caught_up().await;
+    assert!(running.try_wait().unwrap().is_none(), "it has halted");
+    assert_eq!(scene.source.status().misbehaviours, 0, "the view has failed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,22 +4,22 @@
 //! value. [`Evaluation::holds`] tells, and [`Evaluation::again`] runs the transform once more with the views'
 //! answers at hand.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::cache::{Found, StateCache};
-use super::habit::{Habit, Question};
+use super::habit::{Asked, Habit, Question};
 use super::window::Cost;
 use super::{Pipeline, PipelineError};
 use crate::apply::state;
 use crate::block::{BlockRef, Height};
 use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
-use crate::source::Reading;
+use crate::source::{self, Reading, SourceError};
 
 /// What evaluations of one reading share. Cheap to clone.
 #[derive(Clone)]
@@ -42,14 +42,27 @@ pub(super) enum Failed {
 #[derive(Default)]
 struct Answers {
     views: HashMap<Question, Result<Vec<u8>, ViewFailure>>,
-    /// Which of them the transform has asked for.
-    asked: HashSet<Question>,
+    asked: Asked,
+    /// On their way, and not asked for by the transform so far.
+    begun: HashMap<Question, AbortOnDropHandle<Begun>>,
     state: HashMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+/// How long a view took, and what it answered.
+type Begun = (Duration, Result<Result<Vec<u8>, source::ViewFailure>, SourceError>);
+
+async fn begin(reading: Arc<Reading>, (name, input): Question, height: Height) -> Begun {
+    let asked = Instant::now();
+    let answer = reading.view_unwatched(&name, &input, height).await;
+    (asked.elapsed(), answer)
 }
 
 impl Answers {
     fn bytes(&self) -> usize {
-        let views = self.views.values().map(|answer| answer.as_ref().map_or(0, Vec::len));
+        let views = self
+            .views
+            .iter()
+            .map(|((name, input), answer)| name.len() + input.len() + answer.as_ref().map_or(0, Vec::len));
         let state = self.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
         views.chain(state).sum()
     }
@@ -82,6 +95,9 @@ impl Context {
         let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
         let took = asked.elapsed();
         let mut evaluation = self.run(BlockRef { height, hash }, Answers::default()).await;
+        if evaluation.result.is_ok() {
+            self.habit.learn(height, std::mem::take(&mut evaluation.answers.asked));
+        }
         // A hash may be known already, so it is a measure for want of a better one only.
         evaluation.cost.source.times += 1;
         evaluation.cost.source.quickest.get_or_insert(took);
@@ -95,9 +111,10 @@ impl Context {
         let run = move || {
             let mut cost = Cost::default();
             let result = context.steps(at, &mut answers, &runtime, &mut cost);
+            // Nobody waits for them any more.
+            answers.begun.clear();
             cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
-            context.habit.learn(answers.asked.drain());
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
@@ -154,16 +171,14 @@ impl Context {
         request: Request,
         cost: &mut Cost,
     ) -> Result<Answer, PipelineError> {
-        let asked = Instant::now();
         match request {
             Request::View { name, input } => {
                 let question = (name, input);
                 if !answers.views.contains_key(&question) {
-                    self.ask(height, answers, &question).await?;
-                    cost.source.answered(asked.elapsed());
+                    self.ask(height, answers, &question, cost).await?;
                 }
                 let answer = answers.views[&question].clone();
-                answers.asked.insert(question);
+                answers.asked.note(&question);
                 Ok(Answer::View(answer))
             }
             Request::State { key } => {
@@ -177,27 +192,38 @@ impl Context {
         }
     }
 
-    /// Asks this and, at the same time, what the transform will most likely ask besides.
+    /// Asks this, and begins to ask what the transform will most likely ask besides; nothing waits for that until it
+    /// does. How it fails does not count: what is wanted then is asked as if nothing had been.
     async fn ask(
         &self,
         height: Height,
         answers: &mut Answers,
         question: &Question,
+        cost: &mut Cost,
     ) -> Result<(), PipelineError> {
-        let view = |question: Question| async move {
-            let answer = self.reading.view(&question.0, &question.1, height).await;
-            (
-                question,
-                answer.map(|answer| answer.map_err(|failure| ViewFailure { message: failure.message })),
-            )
-        };
-        let mut others = self.habit.beside(question);
-        others.retain(|other| !answers.views.contains_key(other));
-        let ((_, answer), others) =
-            tokio::join!(view(question.clone()), join_all(others.into_iter().map(view)));
-        answers.views.insert(question.clone(), answer?);
-        // Whether the others are wanted is not known: those that failed are asked again if they are.
-        answers.views.extend(others.into_iter().filter_map(|(other, answer)| Some((other, answer.ok()?))));
+        if let Some(begun) = answers.begun.remove(question) {
+            // What has come was asked for beside a view that was watched.
+            let begun = match begun.is_finished() {
+                true => begun.await,
+                false => self.reading.watched(async { Ok(begun.await) }).await?,
+            };
+            if let Ok((took, Ok(Ok(answer)))) = begun {
+                cost.source.answered(took);
+                answers.views.insert(question.clone(), Ok(answer));
+                return Ok(());
+            }
+        }
+        for other in self.habit.beside(question) {
+            if !answers.views.contains_key(&other) && !answers.begun.contains_key(&other) {
+                let begun = tokio::spawn(begin(Arc::clone(&self.reading), other.clone(), height));
+                answers.begun.insert(other, AbortOnDropHandle::new(begun));
+            }
+        }
+        let asked = Instant::now();
+        let answer = self.reading.view(&question.0, &question.1, height).await?;
+        cost.source.answered(asked.elapsed());
+        let answer = answer.map_err(|failure| ViewFailure { message: failure.message });
+        answers.views.insert(question.clone(), answer);
         Ok(())
     }
 

@@ -80,8 +80,27 @@ impl Reading {
         input: &[u8],
         height: Height,
     ) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
-        // Beside the view, so that a slow source is not twice as slow. While the server rolls back, looking waits.
-        let (looked, answer) = tokio::join!(self.glance(), rpc::view(&self.endpoint, name, input, height));
+        self.watched(self.view_unwatched(name, input, height)).await
+    }
+
+    /// The same without a look at the tip: for a view that is asked for at the same time as another, whose look is as
+    /// good for both. What is waited for longer is to be [`Reading::watched`].
+    pub async fn view_unwatched(
+        &self,
+        name: &str,
+        input: &[u8],
+        height: Height,
+    ) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
+        rpc::view(&self.endpoint, name, input, height).await
+    }
+
+    /// Waits for an answer, and looks at the tip meanwhile if it has not been looked at of late.
+    pub async fn watched<T>(
+        &self,
+        answer: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        // Beside it, so that a slow source is not twice as slow. While the server rolls back, looking waits.
+        let (looked, answer) = tokio::join!(self.glance(), answer);
         looked.and(answer)
     }
 
