@@ -9,8 +9,8 @@ set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 target=wasm32-unknown-unknown
 
-# Every block that is evaluated has a stack of its own, which by default is 1 MiB of mostly nothing. What needs more
-# traps, and says how much it has here.
+# Every block that is evaluated has a stack of its own, which by default is 1 MiB of mostly nothing. A transform that
+# needs more than this traps; it can be given more by the same variable.
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="${CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS:--C link-arg=-zstack-size=131072}"
 
 # Where the compiler in the path has the target's standard library, as rustup installs it.
