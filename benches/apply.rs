@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use debshrew::apply::{Block, Durability, Journaling, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::Change;
+use debshrew::commit::{Block, Durability, Journaling};
+use debshrew::db::Db;
+use debshrew::pipeline::Writer;
 use futures_util::FutureExt;
 
 use crate::baseline;
@@ -161,29 +163,32 @@ pub(crate) fn changes(table: &Table, blocks: &[Vec<RowChange>]) -> Vec<Vec<Chang
 pub(crate) struct Applier {
     pub(crate) writer: Writer,
     pub(crate) journaling: Journaling,
+    db: Db,
     height: u32,
 }
 
 impl Applier {
     pub(crate) async fn new(base: &Base, journaling: Journaling) -> Outcome<Applier> {
-        Ok(Applier { writer: base.writer().await?, journaling, height: 0 })
+        Ok(Applier { writer: base.writer().await?, journaling, db: base.db.clone(), height: 0 })
     }
 
     /// Commits these changes, a block each.
     pub(crate) async fn apply(&mut self, blocks: Vec<Vec<Change>>) -> Outcome<()> {
-        let targets = Arc::clone(self.writer.targets());
+        let tables = Arc::clone(self.writer.tables());
         let first = self.height;
         self.height += u32::try_from(blocks.len())?;
         let mut wrong = None;
         let blocks = blocks.into_iter().zip(first..).map_while(|(changes, height)| {
-            let block = targets.resolve(changes, Vec::new()).map_err(Into::into).and_then(|rows| {
+            let block = || -> Outcome<Block> {
+                let folding = tables.resolve(changes, Vec::new())?.fold(&tables, &self.db);
+                let changes = folding.now_or_never().ok_or("PostgreSQL is asked for the keys")??;
                 // As while catching up.
                 let durability = Durability::Lazy;
-                Ok(Block { at: at(height)?, rows, journaling: self.journaling, durability })
-            });
-            block.map_err(|error| wrong = Some(error)).ok()
+                Ok(Block { at: at(height)?, changes, journaling: self.journaling, durability })
+            };
+            block().map_err(|error| wrong = Some(error)).ok()
         });
-        self.writer.commit_all(blocks, |_, _| ()).await.map_err(|(_, error)| error)?;
+        self.writer.commit_all(blocks, |_, _| ()).await?;
         wrong.map_or(Ok(()), Err)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use debshrew::apply::Journaling;
+use debshrew::commit::Journaling;
 use futures_util::FutureExt;
 use plotters::prelude::*;
 

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use debshrew::apply::{Cause, Journaling};
 use debshrew::block::Height;
+use debshrew::commit::Journaling;
+use debshrew::register::Cause;
 use futures_util::FutureExt;
 
 use crate::apply::{Applier, WARM, changes, fill};

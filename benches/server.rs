@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use debshrew::apply::Writer;
-use debshrew::apply::setup::{Mode, Wanted, migrate};
 use debshrew::block::Height;
 use debshrew::cluster::Cluster;
 use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
+use debshrew::pipeline::Writer;
+use debshrew::schema::{Mode, Wanted, migrate};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 

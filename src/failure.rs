@@ -72,6 +72,11 @@ impl Backoff {
     }
 }
 
+/// A named point at which a test may end the process (the feature `failpoints`).
+pub fn crash_point(_name: &str) {
+    fail::fail_point!(_name, |_| -> () { std::process::abort() });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

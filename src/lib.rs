@@ -1,16 +1,21 @@
 //! debshrew follows a metashrew server into PostgreSQL, one transaction a block, through reorgs.
 
-pub mod apply;
 pub mod block;
 pub mod change;
 pub mod cli;
 pub mod cluster;
+pub mod commit;
 pub mod config;
 pub mod db;
 pub mod failure;
 pub mod pipeline;
+pub mod register;
 pub mod reorg;
 pub mod runtime;
+pub mod schema;
 pub mod simulate;
 pub mod source;
+pub mod table;
 pub mod telemetry;
+pub mod undo;
+pub mod view;

@@ -10,19 +10,26 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("failure", &[]),
     ("telemetry", &[]),
+    ("view", &[]),
     ("config", &["block"]),
     ("change", &["block"]),
     ("cluster", &["failure"]),
     ("simulate", &["block"]),
     ("reorg", &["block"]),
-    ("source", &["block", "config", "failure"]),
-    ("runtime", &["block", "change", "config", "failure"]),
+    ("source", &["block", "config", "failure", "view"]),
+    ("runtime", &["block", "change", "config", "failure", "view"]),
     ("db", &["config", "failure"]),
-    ("apply", &["block", "change", "db", "failure"]),
-    ("pipeline", &["block", "failure", "config", "change", "source", "runtime", "db", "apply", "reorg"]),
+    ("table", &["block", "change", "db", "failure"]),
+    ("register", &["block", "db", "failure"]),
+    ("commit", &["block", "db", "failure", "table", "register"]),
+    ("undo", &["block", "db", "failure", "table", "register"]),
+    ("schema", &["block", "db", "failure", "table", "register"]),
     (
-        "server",
-        &["block", "failure", "config", "change", "source", "runtime", "db", "apply", "reorg", "pipeline"],
+        "pipeline",
+        &[
+            "block", "failure", "view", "config", "change", "source", "runtime", "db", "table", "register",
+            "commit", "undo", "schema", "reorg",
+        ],
     ),
 ];
 
@@ -48,6 +55,42 @@ fn the_table_and_the_code_have_no_cycle() {
         .collect();
     assert_eq!(cycle(&table), None);
     assert_eq!(cycle(&imports_of(&root().join("src"))), None);
+}
+
+#[test]
+fn no_module_is_in_the_table_that_is_not_there() {
+    let imports = imports_of(&root().join("src"));
+    let missing: Vec<&str> =
+        ALLOWED.iter().map(|(module, _)| *module).filter(|module| !imports.contains_key(*module)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn the_files_of_a_folder_have_no_cycle() {
+    let mut folders = 0;
+    for folder in folders_in(&root().join("src")) {
+        let imports = siblings_of(&folder);
+        folders += usize::from(imports.values().any(|names| !names.is_empty()));
+        assert_eq!(cycle(&imports), None, "{}", folder.display());
+    }
+    assert!(folders > 10, "{folders} folders whose files import one another");
+}
+
+#[test]
+fn imports_of_siblings_are_found_through_what_their_parent_exports() {
+    let parent = "mod a;\nmod b;\npub use a::{A, make as made};\npub(crate) use b::B;\npub struct Own;";
+    let exports = exports_in(parent);
+    let found = |text: &str| {
+        let names = siblings_in(text, &["a", "b"], &exports);
+        names.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(found("use super::a;"), "a");
+    assert_eq!(found("use super::{B, Own};"), "b");
+    assert_eq!(found("use super::{\n    a::{self, X},\n    Own,\n};"), "a");
+    assert_eq!(found("let x = super::made();"), "a");
+    assert_eq!(found("let x = super::b::f(super::Own);"), "b");
+    assert_eq!(found("use super::Own; // super::a"), "");
+    assert_eq!(found("#[cfg(test)]\nmod tests {\n    use super::a;\n}"), "");
 }
 
 #[test]
@@ -143,15 +186,72 @@ fn imports_of(source: &Path) -> Imports {
     imports
 }
 
+/// A folder and those below it.
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        files(folder).iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+    found.dedup();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Per file of a folder, the others that it names. The folder's own `mod.rs` is the face of all of them: it is none of
+/// them, but what it passes on is theirs.
+fn siblings_of(folder: &Path) -> Imports {
+    let stem = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let face = std::fs::read_to_string(folder.join("mod.rs")).unwrap_or_default();
+    let exports = exports_in(&face);
+    let own: Vec<PathBuf> = files(folder)
+        .into_iter()
+        .filter(|path| path.parent() == Some(folder) && stem(path) != "mod")
+        .collect();
+    let names: Vec<String> = own.iter().map(stem).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    own.iter()
+        .map(|path| {
+            let found = siblings_in(&std::fs::read_to_string(path).unwrap(), &names, &exports);
+            (stem(path), found.into_iter().filter(|name| *name != stem(path)).collect())
+        })
+        .collect()
+}
+
+/// Where the names that a module passes on come from.
+fn exports_in(text: &str) -> BTreeMap<String, String> {
+    let mut exports = BTreeMap::new();
+    for statement in text.split(';') {
+        let Some((_, path)) = statement.split_once("use ") else { continue };
+        let Some((module, items)) = path.split_once("::") else { continue };
+        for item in items.trim_matches(['{', '}', ' ', '\n']).split(',') {
+            let name = item.rsplit(" as ").next().unwrap_or_default();
+            exports.insert(name.trim().to_owned(), module.trim().to_owned());
+        }
+    }
+    exports
+}
+
+/// The siblings that a file names by a path from `super`, its unit tests aside.
+fn siblings_in(text: &str, siblings: &[&str], exports: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let names = names_behind("super::", code).into_iter();
+    let names = names.map(|name| exports.get(&name).cloned().unwrap_or(name));
+    names.filter(|name| siblings.contains(&name.as_str())).collect()
+}
+
 /// The modules that a file names by a path from `crate`.
 fn imports_in(text: &str) -> BTreeSet<String> {
+    names_behind("crate::", text)
+}
+
+/// The first names of paths that begin with `root`.
+fn names_behind(root: &str, text: &str) -> BTreeSet<String> {
     let code: String =
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut names = BTreeSet::new();
     let mut rest = code.as_str();
-    while let Some(index) = rest.find("crate::") {
+    while let Some(index) = rest.find(root) {
         let starts_a_word = !rest[..index].ends_with(|last: char| last.is_alphanumeric() || last == '_');
-        rest = &rest[index + "crate::".len()..];
+        rest = &rest[index + root.len()..];
         if !starts_a_word {
             continue;
         }

@@ -5,11 +5,14 @@
 use std::cell::RefCell;
 use std::path::Path;
 
-use debshrew::apply::setup::{Mode, Wanted, migrate};
-use debshrew::apply::{Block, Cause, Durability, Journaling, StateWrite, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::Change;
+use debshrew::commit::{Block, Durability, Journaling};
 use debshrew::db::Db;
+use debshrew::pipeline::Writer;
+use debshrew::register::Cause;
+use debshrew::schema::{Mode, Wanted, migrate};
+use debshrew::table::StateWrite;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use tokio::runtime::Handle;
@@ -46,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 struct Pipeline {
     client: Client,
+    db: Db,
     writer: Writer,
     chain: Vec<(BlockRef, Content)>,
 }
@@ -70,15 +74,18 @@ pub async fn set_up(test: &TestDb, migrations: &Path) {
 impl Pipeline {
     async fn new(test: &TestDb) -> Pipeline {
         set_up(test, Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/zoo"))).await;
-        let writer = Writer::try_take_over(&db(test), "zoo").await.unwrap().expect("the lock is free");
-        Pipeline { client: test.connect().await, writer, chain: Vec::new() }
+        let db = db(test);
+        let writer = Writer::try_take_over(&db, "zoo").await.unwrap().expect("the lock is free");
+        Pipeline { client: test.connect().await, db, writer, chain: Vec::new() }
     }
 
     async fn commit(&mut self, at: BlockRef, content: &Content) {
         let changes: Vec<Change> = content.edits.iter().map(Edit::change).collect();
-        let rows = self.writer.targets().resolve(changes, content.state.clone()).unwrap();
+        let tables = self.writer.tables();
+        let resolved = tables.resolve(changes, content.state.clone()).unwrap();
+        let changes = resolved.fold(tables, &self.db).await.unwrap();
         self.writer
-            .commit(Block { at, rows, journaling: Journaling::Kept, durability: Durability::Strict })
+            .commit(Block { at, changes, journaling: Journaling::Kept, durability: Durability::Strict })
             .await
             .unwrap();
         self.chain.push((at, content.clone()));

@@ -175,7 +175,7 @@ async fn the_settings_of_role_and_database_change_no_result() {
         .await
         .unwrap();
     assert!(same.get::<_, bool>(0), "{:?}", rig.everything().await);
-    rig.writer().await.roll_back(None, debshrew::apply::Cause::Operator).await.unwrap();
+    rig.writer().await.roll_back(None, debshrew::register::Cause::Operator).await.unwrap();
     assert_eq!(rig.everything().await, [] as [&str; 0]);
 }
 

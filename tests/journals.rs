@@ -1,8 +1,9 @@
 //! Journals follow their tables through migrations: afterwards a rollback to a block from before gives the rows
 //! that the migration would have made of the rows of then; where that cannot be known, it is refused.
 
-use debshrew::apply::ApplyError;
-use debshrew::apply::setup::Mode;
+use debshrew::pipeline::PipelineError;
+use debshrew::schema::{Mode, SchemaError};
+use debshrew::undo::UndoError;
 
 use crate::support::{Rig, TestDb, database, delete, put};
 
@@ -238,7 +239,7 @@ impl Case {
         let before = rig.everything().await;
         assert_eq!(rig.commit(3, vec![delete(self.gone.0, self.gone.1)]).await, 1);
         let error = rig.roll_back(1).await.unwrap_err();
-        assert!(matches!(error, ApplyError::TooDeep { .. }), "{}: {error:?}", self.name);
+        assert!(matches!(error, PipelineError::Undo(UndoError::TooDeep { .. })), "{}: {error:?}", self.name);
         assert!(error.to_string().contains("reaches back to height 2, and height 1 is needed"), "{error}");
         rig.roll_back(2).await.unwrap_or_else(|error| panic!("{}: {error}: {error:?}", self.name));
         assert_eq!(rig.everything().await, before, "{}", self.name);
@@ -268,7 +269,7 @@ async fn before_the_first_block_nothing_is_cut() {
     let report = rig.migrate("insert into other values (7, 'seed'); drop table more").await.unwrap();
     assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
     blocks_of_t(&mut rig).await;
-    rig.writer().await.roll_back(None, debshrew::apply::Cause::Operator).await.unwrap();
+    rig.writer().await.roll_back(None, debshrew::register::Cause::Operator).await.unwrap();
     assert_eq!(rig.everything().await, ["other (7,seed)"]);
 }
 
@@ -299,7 +300,7 @@ async fn tables_changed_behind_its_back_are_noticed() {
         rig.stop().await;
         rig.run(sql).await;
         let error = rig.try_writer().await.err().unwrap_or_else(|| panic!("{name} was not noticed"));
-        assert!(matches!(error, ApplyError::OutOfStep { .. }), "{name}: {error:?}");
+        assert!(matches!(error, PipelineError::Schema(SchemaError::OutOfStep { .. })), "{name}: {error:?}");
         assert!(error.to_string().contains(difference), "{name}: {error}");
         rig.migrate_again(Mode::Apply).await.unwrap();
         rig.commit(1, Vec::new()).await;

@@ -1,10 +1,12 @@
 //! `migrate`: from every earlier version of debshrew's own schema, all or nothing, one at a time, and who may read
 //! afterwards.
 
-use debshrew::apply::setup::{Mode, migrate, progress};
-use debshrew::apply::{ApplyError, Cause};
 use debshrew::block::Height;
 use debshrew::db::migrate::{OWN_HISTORY, own, run};
+use debshrew::pipeline::PipelineError;
+use debshrew::register::Cause;
+use debshrew::schema::{Mode, SchemaError, migrate, progress};
+use debshrew::undo::{Pruner, UndoError};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -12,7 +14,7 @@ use crate::support::{Rig, at, connect_as, database, delete, put};
 
 const TABLE: &str = "create table t (id integer primary key, x text)";
 
-fn whole(error: &ApplyError) -> String {
+fn whole(error: &SchemaError) -> String {
     let source = std::error::Error::source(error);
     let below = source.and_then(std::error::Error::source).or(source);
     format!("{error}: {}", below.map(ToString::to_string).unwrap_or_default())
@@ -202,7 +204,7 @@ async fn while_a_pipeline_runs_its_migration_is_refused() {
     let mut session = rig.db.dedicated().await.unwrap();
     let wanted = [rig.wanted()];
     let error = migrate(&mut session, &wanted, &[], Mode::Apply).await.unwrap_err();
-    assert!(matches!(error, ApplyError::Running { .. }), "{error:?}");
+    assert!(matches!(error, SchemaError::Running { .. }), "{error:?}");
     assert!(error.to_string().contains("stop it first"));
     rig.stop().await;
     // The session that was refused holds nothing back.
@@ -274,16 +276,16 @@ async fn a_role_that_may_create_schemas_is_enough() {
     let sql = "create table p (id integer primary key, n text unique); \
                create table t (id integer primary key, p integer references p deferrable)";
     let mut rig = Rig::up(&plain, "plain", sql).await;
-    let mut pruner = debshrew::apply::prune::Pruner::new(connect_as(&plain.dsn), 1);
+    let mut pruner = Pruner::new(connect_as(&plain.dsn), 1);
     for height in 0..70 {
         let row = format!(r#"{{"id": {height}, "p": {height}}}"#);
         let parent = format!(r#"{{"id": {height}, "n": "n{height}"}}"#);
         rig.commit(height, vec![put("t", &row), put("p", &parent)]).await;
-        pruner.advance(rig.writer().await).await.unwrap();
+        rig.writer().await.prune(&mut pruner).await.unwrap();
     }
     rig.roll_back(68).await.unwrap();
     assert_eq!(rig.rows("t").await.len(), 69);
     // The pruner works beside; a rollback below its floor is refused.
     let error = rig.writer().await.roll_back(Height::new(1), Cause::Operator).await.unwrap_err();
-    assert!(matches!(error, ApplyError::TooDeep { .. }), "{error:?}");
+    assert!(matches!(error, PipelineError::Undo(UndoError::TooDeep { .. })), "{error:?}");
 }

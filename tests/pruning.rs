@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use debshrew::apply::prune::Pruner;
-use debshrew::apply::{ApplyError, Block, Cause, Durability, Journaling};
 use debshrew::block::Height;
 use debshrew::change::Change;
+use debshrew::commit::{Block, Durability, Journaling};
+use debshrew::pipeline::PipelineError;
+use debshrew::register::Cause;
+use debshrew::undo::{Pruner, UndoError};
 
 use crate::support::{COUNTER, Rig, Scene, at, connect_as, database, delete, put, quick};
 
@@ -31,7 +33,7 @@ async fn rollbacks_within_the_floor_are_exact_while_the_journal_is_pruned() {
         for height in next..next + 25 {
             rig.commit(height, changes(height, round)).await;
             states.push(rig.everything().await);
-            pruner.advance(rig.writer().await).await.unwrap();
+            rig.writer().await.prune(&mut pruner).await.unwrap();
         }
         // At once, so that pruning may still be under way.
         let to = states.len() as u32 - 1 - (round % RETENTION + 1);
@@ -41,7 +43,7 @@ async fn rollbacks_within_the_floor_are_exact_while_the_journal_is_pruned() {
     }
     let floor = rig.writer().await.checkpoint().floor.expect("something was pruned");
     let error = rig.roll_back(floor.get() - 1).await.unwrap_err();
-    assert!(matches!(error, ApplyError::TooDeep { .. }), "{error:?}");
+    assert!(matches!(error, PipelineError::Undo(UndoError::TooDeep { .. })), "{error:?}");
     let left = "select count(*) from debshrew_pruned.t where undo_height <= $1";
     let deadline = Instant::now() + Duration::from_secs(30);
     while rig.client.query_one(left, &[&floor.to_sql()]).await.unwrap().get::<_, i64>(0) > 0 {
@@ -57,11 +59,11 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
     let mut states = Vec::new();
     for height in 0..20 {
         let journaling = if height < 10 { Journaling::Skipped } else { Journaling::Kept };
+        let state = vec![(vec![1], Some(vec![height as u8]))];
+        let changes = rig.folded(changes(height, 0), state).await.unwrap();
         let writer = rig.writer().await;
-        let rows =
-            writer.targets().resolve(changes(height, 0), vec![(vec![1], Some(vec![height as u8]))]).unwrap();
         writer
-            .commit(Block { at: at(height), rows, journaling, durability: Durability::Lazy })
+            .commit(Block { at: at(height), changes, journaling, durability: Durability::Lazy })
             .await
             .unwrap();
         states.push(rig.everything().await);
@@ -78,7 +80,7 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
     rig.roll_back(9).await.unwrap();
     assert_eq!(rig.everything().await, states[9]);
     let client = rig.db.client().await.unwrap();
-    let state = debshrew::apply::state::read(&client, "skipped", &[1]).await.unwrap();
+    let state = debshrew::table::state::read(&client, "skipped", &[1]).await.unwrap();
     assert_eq!(state, Some(vec![9]));
 }
 

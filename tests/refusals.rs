@@ -1,8 +1,9 @@
 //! Which tables cannot be replicated, each with its reason, and which unusual ones can: their rows are written and
 //! rolled back like any other's.
 
-use debshrew::apply::ApplyError;
 use debshrew::change::Change;
+use debshrew::pipeline::{PipelineError, Writer};
+use debshrew::register::Cause;
 
 use crate::support::{Rig, connect_as, database, delete, put};
 
@@ -101,7 +102,7 @@ async fn what_cannot_be_journaled_is_refused_with_the_reason() {
         assert!(said.contains(reason), "{name}: {said}");
         let error = rig.try_commit(0, vec![put("t", r#"{"id": 1}"#)]).await.unwrap_err();
         assert!(error.to_string().contains(reason), "{name}: {error}");
-        assert!(matches!(error, ApplyError::Change(_)), "{name}: {error:?}");
+        assert!(matches!(error, PipelineError::Table(_)), "{name}: {error:?}");
         rig.commit(0, vec![put("good", r#"{"id": 1}"#)]).await;
     }
 }
@@ -133,8 +134,8 @@ async fn row_level_security_that_hides_rows_is_refused() {
         .await
         .unwrap();
     let db = connect_as(&test.as_role("debshrew_test_seen"));
-    let writer = debshrew::apply::Writer::try_take_over(&db, "security").await.unwrap().unwrap();
-    assert!(writer.targets().refused()["t"].contains("row level security hides rows"));
+    let writer = Writer::try_take_over(&db, "security").await.unwrap().unwrap();
+    assert!(writer.tables().refused()["t"].contains("row level security hides rows"));
 }
 
 struct Works {
@@ -394,7 +395,7 @@ async fn check(rig: &mut Rig, works: &Works) {
         assert_eq!(rows, works.rows, "{}", works.name);
         for height in (0..works.blocks.len()).rev() {
             let to = height.checked_sub(1).map(|height| debshrew::block::Height::new(height as u32).unwrap());
-            let undone = rig.writer().await.roll_back(to, debshrew::apply::Cause::Reorg).await;
+            let undone = rig.writer().await.roll_back(to, Cause::Reorg).await;
             undone.unwrap_or_else(|error| panic!("{}: {error}: {error:?}", works.name));
             assert_eq!(rig.everything().await, states[height], "{} back to {to:?}", works.name);
         }
@@ -402,7 +403,7 @@ async fn check(rig: &mut Rig, works: &Works) {
     for (height, block) in (0..).zip(works.blocks) {
         rig.commit(height, changes(block)).await;
     }
-    rig.writer().await.roll_back(None, debshrew::apply::Cause::Reorg).await.unwrap();
+    rig.writer().await.roll_back(None, Cause::Reorg).await.unwrap();
     assert_eq!(rig.everything().await, [] as [&str; 0], "{}", works.name);
 }
 

@@ -2,11 +2,10 @@
 //! them.
 //!
 //! Knows nothing of PostgreSQL's catalog and nothing of WebAssembly: values are kept as the transform wrote
-//! them, digit by digit, and given their column's type by `apply`.
+//! them, digit by digit, and given their column's type by `table`.
 
 pub mod binary;
 pub mod decode;
-pub mod fold;
 
 use std::sync::Arc;
 

@@ -3,11 +3,11 @@
 use super::error::quoted;
 use super::start::{chosen, database, finish, transform};
 use super::{Error, Globals, migrate, output};
-use crate::apply::ApplyError;
-use crate::apply::setup::{self, Mode};
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::chain;
+use crate::pipeline::PipelineError;
+use crate::schema::{self, Mode, SchemaError};
 use crate::source::Source;
 
 const HELP: &str = "\
@@ -73,11 +73,11 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
     let what = format!("tables of `{}`", pipeline.0);
     let report = async {
         let mut client = db.dedicated().await?;
-        Ok::<_, Error>(setup::migrate(&mut client, &migrate::wanted(&[*pipeline]), &[], Mode::DryRun).await?)
+        Ok::<_, Error>(schema::migrate(&mut client, &migrate::wanted(&[*pipeline]), &[], Mode::DryRun).await?)
     };
     let report = match report.await {
         Ok(report) => report,
-        Err(Error::Apply(ApplyError::Running { .. })) => {
+        Err(Error::Pipeline(error)) if is_running(&error) => {
             return findings.good(&what, "not looked at: a running debshrew writes them".into());
         }
         Err(error) => return findings.bad(&what, &error),
@@ -101,6 +101,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
                 .push(format!("note  after `migrate`, blocks of before cannot be rolled back: {cut}"));
         }
     }
+}
+
+fn is_running(error: &PipelineError) -> bool {
+    matches!(error, PipelineError::Schema(SchemaError::Running { .. }))
 }
 
 fn counted(count: usize, thing: &str) -> String {

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::apply::ApplyError;
 use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::db::DbError;
 use crate::failure::Kind;
+use crate::pipeline::PipelineError;
+use crate::register::RegisterError;
 use crate::runtime::RuntimeError;
+use crate::schema::SchemaError;
 use crate::simulate::SimulateError;
 use crate::source::SourceError;
 use crate::telemetry::TelemetryError;
@@ -68,7 +70,7 @@ pub enum Error {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Pipeline(Box<PipelineError>),
     #[error(transparent)]
     Simulate(#[from] SimulateError),
     #[error("migrations are pending ({pending}): run `debshrew migrate`, or pass --migrate")]
@@ -116,9 +118,27 @@ pub fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+impl From<PipelineError> for Error {
+    fn from(error: PipelineError) -> Error {
+        Error::Pipeline(Box::new(error))
+    }
+}
+
+impl From<RegisterError> for Error {
+    fn from(error: RegisterError) -> Error {
+        PipelineError::from(error).into()
+    }
+}
+
+impl From<SchemaError> for Error {
+    fn from(error: SchemaError) -> Error {
+        PipelineError::from(error).into()
+    }
+}
+
 impl From<DbError> for Error {
     fn from(error: DbError) -> Error {
-        Error::Apply(error.into())
+        PipelineError::from(error).into()
     }
 }
 
@@ -132,19 +152,18 @@ impl Error {
             | Error::Transform { .. }
             | Error::Unusable { .. }
             | Error::NobodyToAsk
-            | Error::Apply(ApplyError::Contradiction { .. } | ApplyError::Db(DbError::Url(_)))
             | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
             Error::Halted(_) | Error::SaidToBeHalted(_) => Exit::Halted,
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
-            Error::Apply(ApplyError::Db(error @ (DbError::Connect { .. } | DbError::Pool { .. })))
-                if error.kind() == Kind::Transient =>
-            {
-                Exit::Unreachable
-            }
+            Error::Pipeline(error) => match &**error {
+                PipelineError::Register(RegisterError::Contradiction { .. })
+                | PipelineError::Db(DbError::Url(_)) => Exit::Usage,
+                error if is_unreachable(error) => Exit::Unreachable,
+                _ => Exit::Failure,
+            },
             Error::Simulate(SimulateError::Read { .. } | SimulateError::Blocks { .. }) => Exit::Usage,
             Error::Simulate(_)
             | Error::Source(_)
-            | Error::Apply(_)
             | Error::Pending { .. }
             | Error::Checks(_)
             | Error::Declined
@@ -172,14 +191,30 @@ impl Error {
             Error::Transform { pipeline, .. } => Some(format!(
                 "build it, or set `pipelines.{pipeline}.transform`; in a file, paths are relative to that file"
             )),
-            Error::Apply(ApplyError::Db(DbError::Url(_))) => Some(
+            Error::Pipeline(error) => match &**error {
+                PipelineError::Db(DbError::Url(_)) => Some(
                 "it is to be like postgres://USER:PASSWORD@HOST:PORT/DATABASE, or host=HOST dbname=DATABASE"
                     .into(),
-            ),
+                ),
+                error => error.advice(),
+            },
             Error::Simulate(SimulateError::Listen { .. }) => {
                 Some("--listen takes another address; port 0 is any free one".into())
             }
             _ => None,
         }
     }
+}
+
+/// Whether the database could not be connected to, and may be later.
+fn is_unreachable(error: &PipelineError) -> bool {
+    let error = match error {
+        PipelineError::Db(error)
+        | PipelineError::Register(RegisterError::Db(error))
+        | PipelineError::Schema(SchemaError::Db(error) | SchemaError::Register(RegisterError::Db(error))) => {
+            error
+        }
+        _ => return false,
+    };
+    matches!(error, DbError::Connect { .. } | DbError::Pool { .. }) && error.kind() == Kind::Transient
 }

@@ -2,10 +2,9 @@
 
 use super::start::{chosen, database, finish};
 use super::{Error, Globals, output};
-use crate::apply::ApplyError;
-use crate::apply::setup::{self, Mode, Report, Wanted};
 use crate::config::{self, Config};
 use crate::db::Db;
+use crate::schema::{self, Mode, Report, SchemaError, Wanted};
 
 const HELP: &str = "\
 Examples:
@@ -44,7 +43,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
             return status(&pipelines, &db).await;
         }
         let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-        let report = setup::migrate(&mut *db.dedicated().await?, &wanted(&pipelines), &readers, mode).await?;
+        let report =
+            schema::migrate(&mut *db.dedicated().await?, &wanted(&pipelines), &readers, mode).await?;
         output::print(&describe(&report))?;
         if args.dry_run {
             output::print("dry run: everything was rolled back")?;
@@ -62,8 +62,8 @@ pub(super) async fn apply(
 ) -> Result<(), Error> {
     let readers = &config.database.read_roles;
     let report =
-        match setup::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await {
-            Err(ApplyError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
+        match schema::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await {
+            Err(SchemaError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
             report => report?,
         };
     for line in describe(&report).lines() {
@@ -108,7 +108,7 @@ fn describe(report: &Report) -> String {
 
 /// What has not been applied yet, each with whose it is.
 pub(super) async fn pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<Vec<String>, Error> {
-    let progress = setup::progress(&*db.client().await?, &wanted(pipelines)).await?;
+    let progress = schema::progress(&*db.client().await?, &wanted(pipelines)).await?;
     let named = progress.iter().flat_map(|one| one.pending.iter().map(|name| format!("{}: {name}", one.of)));
     Ok(named.collect())
 }
@@ -116,7 +116,7 @@ pub(super) async fn pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) ->
 async fn status(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {
     let client = db.client().await?;
     let mut rows = Vec::new();
-    for progress in setup::progress(&client, &wanted(pipelines)).await? {
+    for progress in schema::progress(&client, &wanted(pipelines)).await? {
         for had in progress.applied {
             rows.push([progress.of.clone(), format!("V{}__{}", had.version, had.name), had.applied_on]);
         }

@@ -5,8 +5,10 @@ use std::io::IsTerminal;
 use super::error::quoted;
 use super::start::{chosen, database, finish};
 use super::{Error, Globals, height, output};
-use crate::apply::{ApplyError, Cause, Writer};
 use crate::block::Height;
+use crate::pipeline::Writer;
+use crate::register::Cause;
+use crate::schema::SchemaError;
 
 const HELP: &str = "\
 Examples:
@@ -42,7 +44,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     finish(async {
         let db = database(&config).await?;
         let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
-            return Err(ApplyError::Running { pipeline: name.to_owned() }.into());
+            return Err(SchemaError::Running { pipeline: name.to_owned() }.into());
         };
         // Below the start there is only the state before the first block. The database knows where that was; the
         // configuration may have been changed since.

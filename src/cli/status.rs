@@ -2,7 +2,7 @@
 
 use super::start::{database, finish};
 use super::{Error, Globals, output};
-use crate::apply::checkpoint::{self, Overview};
+use crate::register::{self, Overview};
 
 const HELP: &str = "\
 Examples:
@@ -26,7 +26,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     config.check_database()?;
     let pipelines = finish(async {
         let db = database(&config).await?;
-        Ok(checkpoint::overview(&**db.client().await?).await?)
+        Ok(register::overview(&**db.client().await?).await?)
     })?;
     if args.json {
         // Numbers and texts alone: this does not fail.

@@ -3,18 +3,50 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::config::ValueKind;
+use ::config::{Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, Settings, hide_password, name, read};
+use super::{ConfigError, hide_password, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
 const HIDDEN: &str = "[hidden]";
 
+/// All layers in one.
+#[derive(Debug)]
+pub(super) struct Merged(pub(super) Value);
+
+impl Merged {
+    /// The value at a place and where it came from; the default when no layer has it.
+    pub(super) fn value(&self, place: &Place) -> (Option<ValueKind>, String) {
+        let found = place.segments().iter().try_fold(&self.0, |value, segment| match &value.kind {
+            ValueKind::Table(table) => table.get(segment),
+            _ => None,
+        });
+        match found {
+            Some(value) => (Some(value.kind.clone()), value.origin().unwrap_or_default().to_owned()),
+            None => (place.default().map(ValueKind::String), "default".to_owned()),
+        }
+    }
+
+    /// What a section's keys are called, in order.
+    pub(super) fn names(&self, section: &[&str]) -> Vec<String> {
+        let found = section.iter().try_fold(&self.0, |value, segment| match &value.kind {
+            ValueKind::Table(table) => table.get(*segment),
+            _ => None,
+        });
+        let mut names: Vec<String> = match found.map(|value| &value.kind) {
+            Some(ValueKind::Table(table)) => table.keys().cloned().collect(),
+            _ => Vec::new(),
+        };
+        names.sort();
+        names
+    }
+}
+
 /// The settings, read for one pipeline or header, or for what has no name.
 pub(super) struct Section<'a> {
-    pub(super) settings: &'a Settings,
+    pub(super) merged: &'a Merged,
     /// What `NAME` stands for.
     pub(super) name: Option<String>,
 }
@@ -108,7 +140,7 @@ impl Section<'_> {
     ) -> Result<Option<T>, ConfigError> {
         let Some(key) = KEYS.iter().find(|known| known.name == key) else { return Ok(None) };
         let place = Place { key, name: self.name.clone() };
-        let (value, origin) = self.settings.value(&place);
+        let (value, origin) = self.merged.value(&place);
         let Some(value) = value else { return Ok(None) };
         read(&value, key.form).map(Some).map_err(|allowed| ConfigError::Invalid {
             key: place.to_string(),

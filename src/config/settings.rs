@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ::config::{Value, ValueKind};
-
 use super::keys::{KEYS, Key, Place};
-use super::section::{Section, shown};
+use super::section::{Merged, Section, shown};
 use super::{
     Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Source, UnknownImports,
 };
@@ -14,7 +12,7 @@ use crate::block::Height;
 /// The configuration in force, value by value.
 #[derive(Debug)]
 pub struct Settings {
-    merged: Value,
+    merged: Merged,
 }
 
 /// One value, as it may be shown.
@@ -36,7 +34,7 @@ impl Settings {
             builder = builder.add_source(layer);
         }
         let merged = builder.build().map_err(|error| ConfigError::Merge(Box::new(error)))?.cache;
-        Ok(Settings { merged })
+        Ok(Settings { merged: Merged(merged) })
     }
 
     /// Every key with its value, those of pipelines once per pipeline.
@@ -46,47 +44,21 @@ impl Settings {
         let mut places = Vec::new();
         for key in shared {
             if key.name == "source.headers.NAME" {
-                let headers = self.names(&["source", "headers"]).into_iter();
+                let headers = self.merged.names(&["source", "headers"]).into_iter();
                 places.extend(headers.map(|header| Place { key, name: Some(header) }));
             } else {
                 places.push(Place { key, name: None });
             }
         }
-        for name in self.names(&["pipelines"]) {
+        for name in self.merged.names(&["pipelines"]) {
             places.extend(of_pipelines.iter().map(|key| Place { key, name: Some(name.clone()) }));
         }
         places.into_iter().map(|place| self.setting(&place)).collect()
     }
 
-    /// The value at a place and where it came from; the default when no layer has it.
-    pub(super) fn value(&self, place: &Place) -> (Option<ValueKind>, String) {
-        let found = place.segments().iter().try_fold(&self.merged, |value, segment| match &value.kind {
-            ValueKind::Table(table) => table.get(segment),
-            _ => None,
-        });
-        match found {
-            Some(value) => (Some(value.kind.clone()), value.origin().unwrap_or_default().to_owned()),
-            None => (place.default().map(ValueKind::String), "default".to_owned()),
-        }
-    }
-
     fn setting(&self, place: &Place) -> Setting {
-        let (value, origin) = self.value(place);
+        let (value, origin) = self.merged.value(place);
         Setting { key: place.to_string(), value: value.map(|value| shown(place.key.form, &value)), origin }
-    }
-
-    /// What a section's keys are called, in order.
-    fn names(&self, section: &[&str]) -> Vec<String> {
-        let found = section.iter().try_fold(&self.merged, |value, segment| match &value.kind {
-            ValueKind::Table(table) => table.get(*segment),
-            _ => None,
-        });
-        let mut names: Vec<String> = match found.map(|value| &value.kind) {
-            Some(ValueKind::Table(table)) => table.keys().cloned().collect(),
-            _ => Vec::new(),
-        };
-        names.sort();
-        names
     }
 
     /// Reads every value and checks what belongs together.
@@ -96,6 +68,7 @@ impl Settings {
             source: self.source()?,
             log: self.log()?,
             pipelines: self
+                .merged
                 .names(&["pipelines"])
                 .into_iter()
                 .map(|name| Ok((name.clone(), self.pipeline(name)?)))
@@ -106,7 +79,7 @@ impl Settings {
     }
 
     fn database(&self) -> Result<Database, ConfigError> {
-        let at = Section { settings: self, name: None };
+        let at = Section { merged: &self.merged, name: None };
         Ok(Database {
             url: Secret::new(at.text("database.url")?.unwrap_or_default()),
             tls_root_cert: at.path("database.tls_root_cert")?,
@@ -117,12 +90,12 @@ impl Settings {
     }
 
     fn source(&self) -> Result<Source, ConfigError> {
-        let at = Section { settings: self, name: None };
+        let at = Section { merged: &self.merged, name: None };
         let header = |name: String| {
-            let at = Section { settings: self, name: Some(name.clone()) };
+            let at = Section { merged: &self.merged, name: Some(name.clone()) };
             Ok((name, Secret::new(at.text("source.headers.NAME")?.unwrap_or_default())))
         };
-        let headers = self.names(&["source", "headers"]).into_iter().map(header);
+        let headers = self.merged.names(&["source", "headers"]).into_iter().map(header);
         let source = Source {
             urls: at.urls("source.urls")?,
             username: at.text("source.username")?,
@@ -142,7 +115,7 @@ impl Settings {
     }
 
     fn log(&self) -> Result<Log, ConfigError> {
-        let at = Section { settings: self, name: None };
+        let at = Section { merged: &self.merged, name: None };
         let format = match at.one_of("log.format")?.as_str() {
             "json" => LogFormat::Json,
             _ => LogFormat::Text,
@@ -151,7 +124,7 @@ impl Settings {
     }
 
     fn pipeline(&self, name: String) -> Result<Pipeline, ConfigError> {
-        let at = Section { settings: self, name: Some(name.clone()) };
+        let at = Section { merged: &self.merged, name: Some(name.clone()) };
         let height: u32 = at.number("pipelines.NAME.start_height")?;
         Ok(Pipeline {
             transform: at

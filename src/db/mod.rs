@@ -10,7 +10,7 @@ mod tls;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    ClientWrapper, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
 use tokio_postgres::error::SqlState;
 
@@ -144,6 +144,7 @@ impl Db {
             .wait_timeout(Some(Duration::from_secs(30)))
             .create_timeout(Some(config.connect_timeout))
             .recycle_timeout(Some(config.connect_timeout))
+            .post_create(Hook::async_fn(|client, _| Box::pin(pin_session(client))))
             .build()
             .map_err(|error| DbError::Tls(error.to_string()))?;
         Ok(Db { pool, target })
@@ -152,7 +153,9 @@ impl Db {
     /// A connection of the pool, which goes back there when it is dropped.
     pub async fn client(&self) -> Result<Object, DbError> {
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(source) => DbError::Connect { target: self.target.clone(), source },
+            PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
+                DbError::Connect { target: self.target.clone(), source }
+            }
             source => DbError::Pool { target: self.target.clone(), source },
         })
     }
@@ -166,6 +169,15 @@ impl Db {
     pub fn target(&self) -> &str {
         &self.target
     }
+}
+
+/// Whatever the role's or the database's settings are: what a value's text means is the same on every connection.
+async fn pin_session(client: &ClientWrapper) -> Result<(), HookError> {
+    let sql = "-- db::pin_session\n\
+        set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; \
+        set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on; \
+        set standard_conforming_strings = on; set transform_null_equals = off";
+    client.batch_execute(sql).await.map_err(HookError::Backend)
 }
 
 fn describe(config: &tokio_postgres::Config) -> String {

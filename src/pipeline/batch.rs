@@ -12,8 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::PipelineError;
 use super::evaluation::{Context, Evaluation, Failed};
 use super::window::Window;
-use crate::apply::{Block, Durability, Journaling, Targets};
 use crate::block::{BlockRef, Height};
+use crate::commit::{Block, Durability, Journaling};
 use crate::failure::Kind;
 use crate::runtime::LogLine;
 use crate::source::Verdict;
@@ -56,10 +56,9 @@ type Started = AbortOnDropHandle<Result<Option<Evaluation>, PipelineError>>;
 pub(super) async fn evaluate(
     context: &Context,
     heights: RangeInclusive<Height>,
-    targets: &Targets,
     window: &mut Window,
 ) -> Result<Evaluated, PipelineError> {
-    let evaluated = evaluate_some(context, heights, targets, window).await?;
+    let evaluated = evaluate_some(context, heights, window).await?;
     window.learn_batch(matches!(evaluated, Evaluated::Batch(_)));
     Ok(evaluated)
 }
@@ -67,12 +66,11 @@ pub(super) async fn evaluate(
 async fn evaluate_some(
     context: &Context,
     heights: RangeInclusive<Height>,
-    targets: &Targets,
     window: &mut Window,
 ) -> Result<Evaluated, PipelineError> {
     // Whatever is still being evaluated in the end has nobody to wait for it.
     let _given_up = context.given_up.clone().drop_guard();
-    let mut building = Building::new(context, targets, window.batch());
+    let mut building = Building::new(context, window.batch());
     let mut started: VecDeque<Started> = VecDeque::new();
     let mut next = *heights.start();
     loop {
@@ -106,7 +104,6 @@ async fn evaluate_some(
 /// A batch that is being put together.
 struct Building<'a> {
     context: &'a Context,
-    targets: &'a Targets,
     most_blocks: usize,
     /// Where the source's tip was when the reading began.
     tip: Height,
@@ -117,10 +114,10 @@ struct Building<'a> {
 }
 
 impl<'a> Building<'a> {
-    fn new(context: &'a Context, targets: &'a Targets, most_blocks: usize) -> Building<'a> {
+    fn new(context: &'a Context, most_blocks: usize) -> Building<'a> {
         let tip = context.reading.tip().height;
         let batch = Batch { tip, blocks: Vec::new(), failed: None };
-        Building { context, targets, most_blocks, tip, batch, logs: Vec::new(), bytes: 0 }
+        Building { context, most_blocks, tip, batch, logs: Vec::new(), bytes: 0 }
     }
 
     fn next_height(&self, first: Height) -> Height {
@@ -138,18 +135,18 @@ impl<'a> Building<'a> {
     fn add(&mut self, evaluation: Evaluation) -> Result<(), PipelineError> {
         let at = evaluation.at;
         let error = match evaluation.result {
-            Ok(output) => {
-                self.logs.push((at.height, output.log));
-                self.bytes += output.bytes;
-                self.context.cache.wrote(at.height, &output.state);
-                match self.targets.resolve(output.changes, output.state) {
-                    Ok(rows) => {
+            Ok(outcome) => {
+                self.logs.push((at.height, outcome.log));
+                self.bytes += outcome.bytes;
+                self.context.cache.wrote(at.height, &outcome.state);
+                match outcome.changes {
+                    Ok(changes) => {
                         let (journaling, durability) =
                             (self.journaling(at.height), self.durability(at.height));
-                        self.batch.blocks.push(Block { at, rows, journaling, durability });
+                        self.batch.blocks.push(Block { at, changes, journaling, durability });
                         return Ok(());
                     }
-                    Err(source) => PipelineError::Block { height: at.height, source: source.into() },
+                    Err(source) => PipelineError::Changes { height: at.height, source },
                 }
             }
             Err(Failed::Transform(source)) => PipelineError::Transform { height: at.height, source },

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::apply::StateWrite;
 use crate::block::Height;
+use crate::table::StateWrite;
 
 /// Above this many bytes, what the database holds too is forgotten.
 const MOST_BYTES: usize = 16 << 20;

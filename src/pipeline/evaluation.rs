@@ -13,13 +13,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cache::{Found, StateCache};
-use super::habit::{Asked, Habit, Question};
+use super::habit::{Asked, Habit};
 use super::window::Cost;
 use super::{Pipeline, PipelineError};
-use crate::apply::state;
 use crate::block::{BlockRef, Height};
-use crate::runtime::{Answer, Output, Request, RuntimeError, Step, ViewFailure};
-use crate::source::{self, Reading, SourceError};
+use crate::failure::Kind;
+use crate::runtime::{Answer, LogLine, Output, Request, RuntimeError, Step};
+use crate::source::{Reading, SourceError};
+use crate::table::{ChangeSet, StateWrite, TableError, Tables, state};
+use crate::view::{self, Question};
 
 /// What evaluations of one reading share. Cheap to clone.
 #[derive(Clone)]
@@ -27,12 +29,24 @@ pub(super) struct Context {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) reading: Arc<Reading>,
     pub(super) cache: Arc<StateCache>,
+    tables: Arc<Tables>,
     /// Cancelled when nobody waits for results any more.
     pub(super) given_up: CancellationToken,
     habit: Arc<Habit>,
 }
 
-/// Why there is no output.
+/// What came of a block.
+pub(super) struct Outcome {
+    /// Folded, with keys in their one form; or what is wrong with them.
+    pub(super) changes: Result<ChangeSet, TableError>,
+    pub(super) state: Vec<StateWrite>,
+    pub(super) log: Vec<LogLine>,
+    /// How much the transform handed over.
+    pub(super) bytes: usize,
+    memory_bytes: usize,
+}
+
+/// Why nothing came of it.
 pub(super) enum Failed {
     Transform(RuntimeError),
     Other(Box<PipelineError>),
@@ -41,7 +55,7 @@ pub(super) enum Failed {
 /// What the transform was answered.
 #[derive(Default)]
 struct Answers {
-    views: HashMap<Question, Result<Vec<u8>, ViewFailure>>,
+    views: HashMap<Question, view::Answer>,
     asked: Asked,
     /// On their way, and not asked for by the transform so far.
     begun: HashMap<Question, AbortOnDropHandle<Begun>>,
@@ -49,20 +63,19 @@ struct Answers {
 }
 
 /// How long a view took, and what it answered.
-type Begun = (Duration, Result<Result<Vec<u8>, source::ViewFailure>, SourceError>);
+type Begun = (Duration, Result<view::Answer, SourceError>);
 
-async fn begin(reading: Arc<Reading>, (name, input): Question, height: Height) -> Begun {
+async fn begin(reading: Arc<Reading>, question: Question, height: Height) -> Begun {
     let asked = Instant::now();
-    let answer = reading.view_unwatched(&name, &input, height).await;
+    let answer = reading.view_unwatched(&question, height).await;
     (asked.elapsed(), answer)
 }
 
 impl Answers {
     fn bytes(&self) -> usize {
-        let views = self
-            .views
-            .iter()
-            .map(|((name, input), answer)| name.len() + input.len() + answer.as_ref().map_or(0, Vec::len));
+        let views = self.views.iter().map(|(question, answer)| {
+            question.view.len() + question.input.len() + answer.as_ref().map_or(0, Vec::len)
+        });
         let state = self.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
         views.chain(state).sum()
     }
@@ -71,7 +84,7 @@ impl Answers {
 /// A block that was evaluated.
 pub(super) struct Evaluation {
     pub(super) at: BlockRef,
-    pub(super) result: Result<Output, Failed>,
+    pub(super) result: Result<Outcome, Failed>,
     answers: Answers,
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
@@ -82,11 +95,13 @@ impl Context {
     pub(super) fn new(
         pipeline: &Arc<Pipeline>,
         reading: Arc<Reading>,
+        tables: &Arc<Tables>,
         cache: &Arc<StateCache>,
         habit: &Arc<Habit>,
     ) -> Context {
-        let (pipeline, cache, habit) = (Arc::clone(pipeline), Arc::clone(cache), Arc::clone(habit));
-        Context { pipeline, reading, cache, habit, given_up: CancellationToken::new() }
+        let (pipeline, tables) = (Arc::clone(pipeline), Arc::clone(tables));
+        let (cache, habit) = (Arc::clone(cache), Arc::clone(habit));
+        Context { pipeline, reading, cache, tables, habit, given_up: CancellationToken::new() }
     }
 
     /// Evaluates the block at a height; `None` when the source has no hash for it any more.
@@ -110,11 +125,12 @@ impl Context {
         let (context, runtime) = (self.clone(), Handle::current());
         let run = move || {
             let mut cost = Cost::default();
-            let result = context.steps(at, &mut answers, &runtime, &mut cost);
+            let output = context.steps(at, &mut answers, &runtime, &mut cost);
+            let result = output.and_then(|output| context.outcome(at, output, &runtime, &mut cost));
             // Nobody waits for them any more.
             answers.begun.clear();
             cost.bytes =
-                answers.bytes() + result.as_ref().map_or(0, |output| output.bytes + output.memory_bytes);
+                answers.bytes() + result.as_ref().map_or(0, |outcome| outcome.bytes + outcome.memory_bytes);
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
@@ -152,6 +168,32 @@ impl Context {
         }
     }
 
+    /// Finds the rows that the changes are about, and folds them.
+    fn outcome(
+        &self,
+        at: BlockRef,
+        output: Output,
+        runtime: &Handle,
+        cost: &mut Cost,
+    ) -> Result<Outcome, Failed> {
+        let Output { changes, state, log, bytes, memory_bytes, .. } = output;
+        let began = Instant::now();
+        let changes = match self.tables.resolve(changes, state.clone()) {
+            Ok(resolved) => {
+                let fold = async { Ok(resolved.fold(&self.tables, &self.pipeline.db).await) };
+                let folded = runtime.block_on(self.unless_given_up(at.height, fold));
+                folded.map_err(|error| Failed::Other(Box::new(error)))?
+            }
+            Err(error) => Err(error),
+        };
+        cost.computed += began.elapsed();
+        match changes {
+            // Asked again, PostgreSQL may answer.
+            Err(error) if error.kind() == Kind::Transient => Err(Failed::Other(Box::new(error.into()))),
+            changes => Ok(Outcome { changes, state, log, bytes, memory_bytes }),
+        }
+    }
+
     async fn unless_given_up<T>(
         &self,
         height: Height,
@@ -173,7 +215,7 @@ impl Context {
     ) -> Result<Answer, PipelineError> {
         match request {
             Request::View { name, input } => {
-                let question = (name, input);
+                let question = Question { view: name, input };
                 if !answers.views.contains_key(&question) {
                     self.ask(height, answers, &question, cost).await?;
                 }
@@ -220,9 +262,8 @@ impl Context {
             }
         }
         let asked = Instant::now();
-        let answer = self.reading.view(&question.0, &question.1, height).await?;
+        let answer = self.reading.view(question, height).await?;
         cost.source.answered(asked.elapsed());
-        let answer = answer.map_err(|failure| ViewFailure { message: failure.message });
         answers.views.insert(question.clone(), answer);
         Ok(())
     }

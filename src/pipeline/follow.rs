@@ -11,14 +11,15 @@ use super::evaluation::Context;
 use super::habit::Habit;
 use super::report::Reporter;
 use super::window::Window;
-use super::{Ended, Goal, Pipeline, PipelineError, Waited, wait};
-use crate::apply::checkpoint::{self, Activity};
-use crate::apply::prune::Pruner;
-use crate::apply::{Cause, Targets, Writer};
+use super::{Ended, Goal, Pipeline, PipelineError, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
+use crate::commit::Block;
 use crate::failure::{Backoff, Kind, chain};
+use crate::register::{Activity, Cause, committed_hash};
 use crate::reorg::{Comparison, ForkSearch, Question};
 use crate::source::{Reading, SourceError, Verdict};
+use crate::table::Tables;
+use crate::undo::Pruner;
 
 /// After the source has moved under a reading, it is left alone until its tip has stood still for this long, or
 /// risen.
@@ -262,7 +263,7 @@ impl<'a> Follow<'a> {
             Some(at) if at.height == height => Ok(Some(at.hash)),
             _ => {
                 let client = self.pipeline.db.client().await?;
-                Ok(checkpoint::committed_hash(&**client, self.writer.pipeline().id, height).await?)
+                Ok(committed_hash(&**client, self.writer.pipeline().id, height).await?)
             }
         }
     }
@@ -270,9 +271,9 @@ impl<'a> Follow<'a> {
     /// Evaluates and commits up to `to`: while one batch is being committed the next is evaluated.
     async fn catch_up(&mut self, reading: Arc<Reading>, to: Height) -> Result<(), PipelineError> {
         let first = self.next(self.checkpoint());
-        let targets = Arc::clone(self.writer.targets());
-        let context = Context::new(&self.pipeline, reading, &self.cache, &self.habit);
-        let evaluated = batch::evaluate(&context, first..=to, &targets, &mut self.window);
+        let tables = Arc::clone(self.writer.tables());
+        let context = Context::new(&self.pipeline, reading, &tables, &self.cache, &self.habit);
+        let evaluated = batch::evaluate(&context, first..=to, &mut self.window);
         let mut ready = unless_stopped(self.stop, evaluated).await?;
         while let Some(evaluated) = ready {
             let Batch { tip, blocks, failed } = match evaluated {
@@ -286,7 +287,7 @@ impl<'a> Follow<'a> {
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
                 goal: self.goal,
-                targets: &targets,
+                tables: &tables,
                 pipeline: &self.pipeline,
                 cache: &self.cache,
                 habit: &self.habit,
@@ -306,7 +307,7 @@ impl<'a> Follow<'a> {
                 self.cache.clear();
                 return self.doubt(failure).await;
             }
-            self.pruner.advance(&mut self.writer).await?;
+            self.writer.prune(&mut self.pruner).await?;
             ready = next?.flatten();
         }
         Ok(())
@@ -318,7 +319,7 @@ impl<'a> Follow<'a> {
         if !failure.at_tip || self.doubted.replace(failure.at) == Some(failure.at) {
             return Err(failure.error);
         }
-        let reason = chain(&failure.error);
+        let reason = failure.error.explained();
         tracing::warn!(
             pipeline = self.pipeline.name,
             "{reason}; it is the source's tip, so it is tried once more"
@@ -392,7 +393,7 @@ pub(super) async fn unless_stopped<T, E: Into<PipelineError>>(
 /// What it takes to evaluate the batch after one that is being committed.
 struct Ahead<'a> {
     goal: Goal,
-    targets: &'a Targets,
+    tables: &'a Arc<Tables>,
     pipeline: &'a Arc<Pipeline>,
     cache: &'a Arc<StateCache>,
     habit: &'a Arc<Habit>,
@@ -418,15 +419,15 @@ impl Ahead<'_> {
             return Ok(None);
         }
         let heights = parent.height.next()..=to;
-        let context = Context::new(self.pipeline, Arc::new(reading), self.cache, self.habit);
-        batch::evaluate(&context, heights, self.targets, self.window).await.map(Some)
+        let context = Context::new(self.pipeline, Arc::new(reading), self.tables, self.cache, self.habit);
+        batch::evaluate(&context, heights, self.window).await.map(Some)
     }
 }
 
 /// Commits blocks in order; ends between two when it is to stop. Returns how many it committed.
 async fn commit(
     writer: &mut Writer,
-    blocks: Vec<crate::apply::Block>,
+    blocks: Vec<Block>,
     stop: &CancellationToken,
     cache: &StateCache,
     progress: &mut Progress,
@@ -440,7 +441,7 @@ async fn commit(
         progress.committed(&name, at, changes, tip);
         count += 1;
     });
-    committed.await.map_err(|(at, source)| PipelineError::Block { height: at.height, source })?;
+    committed.await?;
     Ok(count)
 }
 

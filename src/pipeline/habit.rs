@@ -6,9 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::block::Height;
-
-/// A view and its input.
-pub(super) type Question = (String, Vec<u8>);
+use crate::view::Question;
 
 /// The most questions of a block that are remembered, and the most bytes of one.
 const MOST_QUESTIONS: usize = 16;
@@ -20,7 +18,7 @@ pub(super) struct Asked(Vec<Question>);
 
 impl Asked {
     pub(super) fn note(&mut self, question: &Question) {
-        let bytes = question.0.len() + question.1.len();
+        let bytes = question.view.len() + question.input.len();
         if self.0.len() < MOST_QUESTIONS && bytes <= MOST_BYTES && !self.0.contains(question) {
             self.0.push(question.clone());
         }
@@ -67,7 +65,7 @@ mod tests {
     use super::*;
 
     fn question(name: &str) -> Question {
-        (name.to_owned(), vec![1])
+        Question { view: name.to_owned(), input: vec![1] }
     }
 
     fn learn(habit: &Habit, height: u32, names: &[&str]) {
@@ -100,7 +98,7 @@ mod tests {
     #[test]
     fn little_is_remembered() {
         let mut asked = Asked::default();
-        asked.note(&("long".to_owned(), vec![0; MOST_BYTES]));
+        asked.note(&Question { view: "long".to_owned(), input: vec![0; MOST_BYTES] });
         (0..100).for_each(|number| asked.note(&question(&number.to_string())));
         asked.note(&question("0"));
         assert_eq!(asked.0.len(), MOST_QUESTIONS);

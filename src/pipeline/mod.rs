@@ -10,20 +10,26 @@ mod follow;
 mod habit;
 mod report;
 mod window;
+mod writer;
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::checkpoint::{self, Activity, Report, Role};
-use crate::apply::{ApplyError, Writer};
 use crate::block::Height;
+use crate::commit::CommitError;
 use crate::config;
 use crate::db::{Db, DbError};
 use crate::failure::{Backoff, Kind, chain};
+use crate::register::{self, Activity, RegisterError, Report, Role};
 use crate::runtime::{RuntimeError, Transform};
+use crate::schema::SchemaError;
 use crate::source::{Source, SourceError};
+use crate::table::TableError;
+use crate::undo::UndoError;
 use report::Reporter;
+
+pub use writer::Writer;
 
 /// How often a standby looks whether the pipeline's lock is free.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,7 +40,17 @@ pub enum PipelineError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]
-    Apply(#[from] ApplyError),
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    #[error(transparent)]
+    Undo(#[from] UndoError),
     #[error("block {height}: the transform failed")]
     Transform {
         height: Height,
@@ -42,10 +58,16 @@ pub enum PipelineError {
         source: RuntimeError,
     },
     #[error("block {height}: its changes cannot be applied")]
+    Changes {
+        height: Height,
+        #[source]
+        source: TableError,
+    },
+    #[error("block {height}: its changes cannot be applied")]
     Block {
         height: Height,
         #[source]
-        source: ApplyError,
+        source: CommitError,
     },
     #[error("block {height}: what the transform asked for cannot be had")]
     Question {
@@ -57,20 +79,36 @@ pub enum PipelineError {
     CutOff { height: Height },
 }
 
-impl From<DbError> for PipelineError {
-    fn from(error: DbError) -> PipelineError {
-        PipelineError::Apply(error.into())
-    }
-}
-
 impl PipelineError {
     pub fn kind(&self) -> Kind {
         match self {
             PipelineError::Source(error) => error.kind(),
-            PipelineError::Apply(error) | PipelineError::Block { source: error, .. } => error.kind(),
+            PipelineError::Db(error) => error.kind(),
+            PipelineError::Register(error) => error.kind(),
+            PipelineError::Schema(error) => error.kind(),
+            PipelineError::Table(error) | PipelineError::Changes { source: error, .. } => error.kind(),
+            PipelineError::Commit(error) | PipelineError::Block { source: error, .. } => error.kind(),
+            PipelineError::Undo(error) => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
             PipelineError::Question { source, .. } => source.kind(),
             PipelineError::CutOff { .. } => Kind::Transient,
+        }
+    }
+
+    /// What to do about it, where the message does not say it.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            PipelineError::Register(error) => error.advice(),
+            PipelineError::Schema(error) => error.advice(),
+            PipelineError::Commit(error) | PipelineError::Block { source: error, .. } => error.advice(),
+            PipelineError::Undo(error) => error.advice(),
+            PipelineError::Question { source, .. } => source.advice(),
+            PipelineError::Source(_)
+            | PipelineError::Db(_)
+            | PipelineError::Table(_)
+            | PipelineError::Changes { .. }
+            | PipelineError::Transform { .. }
+            | PipelineError::CutOff { .. } => None,
         }
     }
 
@@ -78,10 +116,25 @@ impl PipelineError {
     pub fn height(&self) -> Option<Height> {
         match self {
             PipelineError::Transform { height, .. }
+            | PipelineError::Changes { height, .. }
             | PipelineError::Block { height, .. }
             | PipelineError::Question { height, .. }
             | PipelineError::CutOff { height } => Some(*height),
-            PipelineError::Source(_) | PipelineError::Apply(_) => None,
+            PipelineError::Source(_)
+            | PipelineError::Db(_)
+            | PipelineError::Register(_)
+            | PipelineError::Schema(_)
+            | PipelineError::Table(_)
+            | PipelineError::Commit(_)
+            | PipelineError::Undo(_) => None,
+        }
+    }
+
+    /// The error, its causes, and what to do about it.
+    pub fn explained(&self) -> String {
+        match self.advice() {
+            None => chain(self),
+            Some(advice) => format!("{}; {advice}", chain(self)),
         }
     }
 }
@@ -138,7 +191,7 @@ impl Pipeline {
                 }
                 Err(error) => error,
             };
-            let reason = chain(&error);
+            let reason = error.explained();
             if error.kind() == Kind::Permanent {
                 tracing::error!(pipeline = self.name, "halted: {reason}");
                 self.say(role, Activity::Halted, Some(&error)).await;
@@ -193,14 +246,14 @@ impl Pipeline {
     async fn say(&self, role: Role, activity: Activity, error: Option<&PipelineError>) {
         let said = async {
             let client = self.db.client().await?;
-            let Some(registered) = checkpoint::find(&**client, &self.name).await? else { return Ok(()) };
+            let Some(registered) = register::find(&**client, &self.name).await? else { return Ok(()) };
             let report = Report {
                 activity,
-                reason: error.map(|error| chain(error)),
+                reason: error.map(PipelineError::explained),
                 reason_height: error.and_then(PipelineError::height),
                 source_tip: None,
             };
-            checkpoint::report(&client, registered.id, role, &report).await
+            register::report(&client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {
             tracing::warn!(pipeline = self.name, "cannot record what the pipeline does: {}", chain(&error));

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::apply::ApplyError;
-use crate::apply::checkpoint::{self, Activity, Registered, Report, Role};
 use crate::block::Height;
 use crate::db::Db;
+use crate::register::{self, Activity, RegisterError, Registered, Report, Role};
 
 /// The source's tip moves with every block of a backfill; that often it need not be said.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +28,7 @@ impl Reporter {
         activity: Activity,
         reason: Option<String>,
         source_tip: Option<Height>,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), RegisterError> {
         let now = (activity, reason);
         let same = self.last.as_ref() == Some(&now);
         if same && (self.at.elapsed() < INTERVAL || self.source_tip == source_tip) {
@@ -40,7 +39,7 @@ impl Reporter {
         }
         let client = self.db.client().await?;
         let report = Report { activity, reason: now.1.clone(), reason_height: None, source_tip };
-        checkpoint::report(&client, self.pipeline.id, self.role, &report).await?;
+        register::report(&client, self.pipeline.id, self.role, &report).await?;
         (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
         Ok(())
     }

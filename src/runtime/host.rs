@@ -17,6 +17,7 @@ use crate::block::BlockRef;
 use crate::change::Change;
 use crate::change::binary::Decoder;
 use crate::config::Limits;
+use crate::view;
 
 /// What a transform waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,15 +31,8 @@ pub enum Request {
 /// The answer to a [`Request`] of the same kind.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    View(Result<Vec<u8>, ViewFailure>),
+    View(view::Answer),
     State(Option<Vec<u8>>),
-}
-
-/// The source said that it could not answer; the transform is told, and may go on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ViewFailure {
-    pub message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

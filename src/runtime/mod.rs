@@ -17,7 +17,7 @@ use wasmi::{
     TypedResumableCallHostTrap, Val, ValType,
 };
 
-pub use host::{Answer, LogLine, Request, Stream, ViewFailure};
+pub use host::{Answer, LogLine, Request, Stream};
 pub use limits::Limit;
 
 use crate::block::BlockRef;

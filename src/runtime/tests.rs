@@ -110,7 +110,7 @@ fn the_hash_is_given_as_the_source_gives_it_and_a_failed_view_is_negative() {
         (i32.store8 (i32.const 3004) (call $view (i32.const 1024) (i32.const 1024)))
         (i32.store (i32.const 3000) (i32.const 1))
         (drop (call $set_state (i32.const 2000) (i32.const 3000))) (i32.const 0)";
-    let failure = ViewFailure { message: "no".into() };
+    let failure = crate::view::ViewFailure { message: "no".into() };
     let output = run(&module(body, "\\01\\00\\00\\00k"), |_| Answer::View(Err(failure.clone()))).unwrap();
     assert_eq!(output.state[0], (b"k".to_vec(), Some(vec![7; 32])));
     assert_eq!(output.state[1], (vec![7; 32], Some(vec![0xff])));
@@ -325,7 +325,7 @@ fn a_question_without_an_answer_leaves_no_result_of_an_earlier_one() {
              (if (i32.load8_u (i32.const 2000)) (then unreachable)) (i32.const 0)"
         );
         let answer = |request: &Request| match request {
-            Request::View { .. } => Answer::View(Err(ViewFailure { message: "no".into() })),
+            Request::View { .. } => Answer::View(Err(crate::view::ViewFailure { message: "no".into() })),
             Request::State { .. } => Answer::State(None),
         };
         run(&module(&body, "\\01\\00\\00\\00k"), answer).unwrap();

@@ -15,7 +15,7 @@ use bitcoin::hashes::Hash;
 use bytes::Bytes;
 
 use super::SimulateError;
-use super::chain::{Block, MAIN};
+use super::block::{Block, MAIN};
 use super::generate::hash_of;
 use crate::block::BlockHash;
 

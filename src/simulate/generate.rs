@@ -19,7 +19,7 @@ use bitcoin::{
 };
 use bytes::Bytes;
 
-use super::chain::Block;
+use super::block::Block;
 use crate::block::BlockHash;
 
 /// Outputs of this many blocks below are spent; older ones are left alone.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::chain::{Block, Chain};
+use super::block::Block;
+use super::chain::Chain;
 use super::control::{Order, Pace, Phase, RuleChange};
 use crate::block::BlockHash;
 

@@ -6,6 +6,7 @@
 //!
 //! Knows nothing of pipelines or databases. It shares no code with `source`, which is tested against it.
 
+mod block;
 mod chain;
 mod control;
 mod fault;

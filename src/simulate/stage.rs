@@ -9,7 +9,8 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
 use super::SimulateError;
-use super::chain::{Chain, MAIN, Supply};
+use super::block::{Block, MAIN};
+use super::chain::{Chain, Supply};
 use super::control::{Command, IndexStatus, METHODS, NodeStatus, Phase, Status};
 use super::fault::Faults;
 use super::index::{Index, Rules};
@@ -318,7 +319,7 @@ impl World {
         }
     }
 
-    fn switch(&mut self, fork: u32, blocks: Vec<Arc<super::chain::Block>>) {
+    fn switch(&mut self, fork: u32, blocks: Vec<Arc<Block>>) {
         // What the index was not waiting for before, it begins to wait for now.
         if self.index.pause(&self.node, &self.rules).is_none() {
             self.since = Instant::now();

@@ -24,7 +24,6 @@ use crate::failure::Kind;
 use endpoint::Endpoint;
 
 pub use reading::{Reading, Verdict};
-pub use rpc::ViewFailure;
 
 /// Why the source could not be asked. What it answered *wrongly* is told by [`Reading::close`].
 #[derive(Debug, thiserror::Error)]

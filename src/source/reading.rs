@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::endpoint::Endpoint;
-use super::rpc::{self, ViewFailure};
+use super::rpc;
 use super::{SourceError, hash};
 use crate::block::{BlockHash, BlockRef, Height};
+use crate::view::{Answer, Question};
 
 /// How many hashes are asked for again at once.
 const AT_ONCE: usize = 64;
@@ -74,24 +75,14 @@ impl Reading {
 
     /// A view's answer at a height up to the tip's. The inner error is what the view itself said; like an empty
     /// answer it means nothing unless the reading holds.
-    pub async fn view(
-        &self,
-        name: &str,
-        input: &[u8],
-        height: Height,
-    ) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
-        self.watched(self.view_unwatched(name, input, height)).await
+    pub async fn view(&self, question: &Question, height: Height) -> Result<Answer, SourceError> {
+        self.watched(self.view_unwatched(question, height)).await
     }
 
     /// The same without a look at the tip: for a view that is asked for at the same time as another, whose look is as
     /// good for both. What is waited for longer is to be [`Reading::watched`].
-    pub async fn view_unwatched(
-        &self,
-        name: &str,
-        input: &[u8],
-        height: Height,
-    ) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
-        rpc::view(&self.endpoint, name, input, height).await
+    pub async fn view_unwatched(&self, question: &Question, height: Height) -> Result<Answer, SourceError> {
+        rpc::view(&self.endpoint, question, height).await
     }
 
     /// Waits for an answer, and looks at the tip meanwhile if it has not been looked at of late.

@@ -11,13 +11,7 @@ use serde_json::value::RawValue;
 use super::SourceError;
 use super::endpoint::Endpoint;
 use crate::block::{BlockHash, Height};
-
-/// What the server's view function said instead of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ViewFailure {
-    pub message: String,
-}
+use crate::view::{Answer, Question, ViewFailure};
 
 #[derive(Deserialize)]
 struct Response<'a> {
@@ -64,12 +58,12 @@ pub(super) async fn block_hash(
 
 pub(super) async fn view(
     endpoint: &Endpoint,
-    name: &str,
-    input: &[u8],
+    question: &Question,
     height: Height,
-) -> Result<Result<Vec<u8>, ViewFailure>, SourceError> {
-    let call = Call { endpoint, name: format!("view `{name}` at block {height}") };
-    let params = json!([name, format!("0x{}", hex::encode(input)), height.get()]);
+) -> Result<Answer, SourceError> {
+    let Question { view, input } = question;
+    let call = Call { endpoint, name: format!("view `{view}` at block {height}") };
+    let params = json!([view, format!("0x{}", hex::encode(input)), height.get()]);
     match call.make::<String>("metashrew_view", params, "the view's answer in hex").await? {
         Ok(text) => {
             let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(&text));

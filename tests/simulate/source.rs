@@ -12,6 +12,10 @@ use debshrew::source::{Reading, Source, Verdict};
 use super::http::in_time;
 use super::reorgs::{mine, reorg, step, stepped};
 
+fn question(view: &str) -> debshrew::view::Question {
+    debshrew::view::Question { view: view.to_owned(), input: Vec::new() }
+}
+
 /// A client that follows a stand-in and tries nothing twice.
 pub fn source(simulator: &Simulator) -> Source {
     Source::new(&config::Source {
@@ -62,7 +66,7 @@ impl Asked {
             if height <= self.reading.tip().height {
                 let hash = unless_held(simulator, self.reading.hash(height)).await;
                 let Some(hash) = hash.transpose().unwrap() else { continue };
-                let view = unless_held(simulator, self.reading.view("getblock", &[], height)).await;
+                let view = unless_held(simulator, self.reading.view(&question("getblock"), height)).await;
                 let Some(view) = view.transpose().unwrap() else { continue };
                 self.answers.push(Told { phase, height, hash, block: view.ok() });
             }
@@ -133,7 +137,8 @@ async fn a_rise_and_a_fall_within_a_reading_do_not_pass_unseen() {
         let source = source(&simulator);
         let reading = source.open().await.unwrap().unwrap();
         let tip = reading.tip().height;
-        let view = || reading.view("blocktracker", &[], tip);
+        let blocktracker = question("blocktracker");
+        let view = || reading.view(&blocktracker, tip);
         mine(&simulator, depth).await;
         in_time(simulator.until(Status::settled)).await;
         let calls = simulator.status().calls("metashrew_height");

@@ -4,12 +4,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use debshrew::apply::setup::{Mode, Report, Wanted, migrate};
-use debshrew::apply::{ApplyError, Block, Cause, Durability, Journaling, RolledBack, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::{Change, Operation, Value};
+use debshrew::commit::{Block, Durability, Journaling};
 use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
+use debshrew::pipeline::{PipelineError, Writer};
+use debshrew::register::{Cause, RolledBack};
+use debshrew::schema::{Mode, Report, SchemaError, Wanted, migrate};
+use debshrew::table::{ChangeSet, StateWrite, TableError};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -89,13 +92,13 @@ impl Rig {
     }
 
     /// Stops the writer and runs one more migration.
-    pub async fn migrate(&mut self, sql: &str) -> Result<Report, ApplyError> {
+    pub async fn migrate(&mut self, sql: &str) -> Result<Report, SchemaError> {
         self.add(sql);
         self.migrate_again(Mode::Apply).await
     }
 
     /// Stops the writer and runs what there is to run.
-    pub async fn migrate_again(&mut self, mode: Mode) -> Result<Report, ApplyError> {
+    pub async fn migrate_again(&mut self, mode: Mode) -> Result<Report, SchemaError> {
         self.stop().await;
         migrate(&mut self.db.dedicated().await.unwrap(), &[self.wanted()], &[], mode).await
     }
@@ -112,7 +115,7 @@ impl Rig {
         }
     }
 
-    pub async fn try_writer(&mut self) -> Result<&mut Writer, ApplyError> {
+    pub async fn try_writer(&mut self) -> Result<&mut Writer, PipelineError> {
         if self.writer.is_none() {
             let writer = Writer::try_take_over(&self.db, &self.name).await?;
             self.writer = Some(writer.expect("nobody else has the lock"));
@@ -125,18 +128,12 @@ impl Rig {
     }
 
     /// A block with these changes; after an error the writer is gone, as in the service.
-    pub async fn try_commit(&mut self, height: u32, changes: Vec<Change>) -> Result<u64, ApplyError> {
-        let writer = self.writer().await;
-        let result = match writer.targets().resolve(changes, Vec::new()) {
-            Ok(rows) => {
-                writer
-                    .commit(Block {
-                        at: at(height),
-                        rows,
-                        journaling: Journaling::Kept,
-                        durability: Durability::Strict,
-                    })
-                    .await
+    pub async fn try_commit(&mut self, height: u32, changes: Vec<Change>) -> Result<u64, PipelineError> {
+        let result = match self.folded(changes, Vec::new()).await {
+            Ok(changes) => {
+                let (journaling, durability) = (Journaling::Kept, Durability::Strict);
+                let block = Block { at: at(height), changes, journaling, durability };
+                self.writer().await.commit(block).await
             }
             Err(error) => Err(error.into()),
         };
@@ -146,11 +143,21 @@ impl Rig {
         result
     }
 
+    /// Changes and state writes as a block has them.
+    pub async fn folded(
+        &mut self,
+        changes: Vec<Change>,
+        state: Vec<StateWrite>,
+    ) -> Result<ChangeSet, TableError> {
+        let tables = std::sync::Arc::clone(self.writer().await.tables());
+        tables.resolve(changes, state)?.fold(&tables, &self.db).await
+    }
+
     pub async fn commit(&mut self, height: u32, changes: Vec<Change>) -> u64 {
         self.try_commit(height, changes).await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
 
-    pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, ApplyError> {
+    pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, PipelineError> {
         self.writer().await.roll_back(Height::new(to), Cause::Operator).await
     }
 

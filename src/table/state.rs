@@ -2,14 +2,13 @@
 
 use deadpool_postgres::Object;
 
-use super::ApplyError;
-use super::target::{STATE_TABLE, journal_schema};
+use super::{STATE_TABLE, TableError, journal_schema};
 use crate::db::{DbError, quote};
 
 /// The value of one key; `None` when there is none.
-pub async fn read(client: &Object, pipeline: &str, key: &[u8]) -> Result<Option<Vec<u8>>, ApplyError> {
+pub async fn read(client: &Object, pipeline: &str, key: &[u8]) -> Result<Option<Vec<u8>>, TableError> {
     let sql = format!(
-        "-- apply::state::read\nselect value from {}.{STATE_TABLE} where key = $1",
+        "-- table::state::read\nselect value from {}.{STATE_TABLE} where key = $1",
         quote(&journal_schema(pipeline))
     );
     let failed = || DbError::statement("read the transform's state");

@@ -5,19 +5,16 @@
 //! changed. A dry run is a real run that is rolled back.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use refinery::Migration;
 use tokio_postgres::{Client, Transaction};
 
-use super::checkpoint::{self, Registered};
-use super::rows::Targets;
-use super::target::{STATE_JOURNAL, STATE_TABLE, Target, advice, journal_schema, relation_refusals};
 use super::witness::{Witness, converts_by_expression};
-use super::{ApplyError, journal};
-use crate::block::Height;
+use super::{SchemaError, Wanted, execute, grant, journal, read_tables};
 use crate::db::lock::Lock;
-use crate::db::{DbError, catalog, migrate, quote};
+use crate::db::{DbError, migrate, quote};
+use crate::register;
+use crate::table::{Target, advice};
 
 /// What people query: views, which may be made again at any time.
 const VIEWS: [&str; 3] = [
@@ -25,16 +22,6 @@ const VIEWS: [&str; 3] = [
     include_str!("../../sql/blocks.sql"),
     include_str!("../../sql/reorgs.sql"),
 ];
-
-/// A pipeline as the configuration has it.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    pub name: String,
-    pub schema: String,
-    /// The folder of its migrations, if it has any.
-    pub migrations: Option<PathBuf>,
-    pub start_height: Height,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -77,7 +64,7 @@ pub async fn migrate(
     wanted: &[Wanted],
     readers: &[String],
     mode: Mode,
-) -> Result<Report, ApplyError> {
+) -> Result<Report, SchemaError> {
     Lock::Migration.take(client).await?;
     let report = migrate_locked(client, wanted, readers, mode).await;
     // Also what `migrate_locked` took; both end with the session if this does not reach the server.
@@ -92,13 +79,13 @@ async fn migrate_locked(
     wanted: &[Wanted],
     readers: &[String],
     mode: Mode,
-) -> Result<Report, ApplyError> {
+) -> Result<Report, SchemaError> {
     migrate::refuse_newer(client).await?;
     for pipeline in wanted {
-        if let Some(found) = checkpoint::find(client, &pipeline.name).await?
+        if let Some(found) = register::find(client, &pipeline.name).await?
             && !Lock::Writer(found.id).try_take(client).await?
         {
-            return Err(ApplyError::Running { pipeline: pipeline.name.clone() });
+            return Err(SchemaError::Running { pipeline: pipeline.name.clone() });
         }
     }
     let transaction = client.transaction().await.map_err(DbError::statement("begin the migrations"))?;
@@ -113,7 +100,7 @@ async fn migrate_locked(
         report.pipelines.push(migrate_pipeline(&transaction, pipeline).await?);
     }
     for role in readers {
-        grant_read(&transaction, role, wanted).await?;
+        grant::read(&transaction, role, wanted).await?;
         report.readers.push(role.clone());
     }
     match mode {
@@ -126,9 +113,9 @@ async fn migrate_locked(
 async fn migrate_pipeline(
     transaction: &Transaction<'_>,
     wanted: &Wanted,
-) -> Result<PipelineReport, ApplyError> {
+) -> Result<PipelineReport, SchemaError> {
     let registered =
-        checkpoint::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
+        register::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
     let schema = quote(&wanted.schema);
     execute(transaction, &format!("create schema if not exists {schema}"), "make the pipeline's schema")
         .await?;
@@ -142,14 +129,14 @@ async fn migrate_pipeline(
         execute(transaction, "set local search_path to default", "reset the search path").await?;
     }
     journal::prepare(transaction, &wanted.name).await?;
-    let targets = read_targets(transaction.client(), &registered).await?;
+    let tables = read_tables(transaction.client(), &registered).await?;
     let after = Witness::look(transaction, &wanted.schema).await?;
     let seen = journal::Seen {
         written: after.written_since(&before).into_iter().map(str::to_owned).collect(),
         converted: ran.iter().filter_map(Migration::sql).any(converts_by_expression),
     };
-    let steps = journal::bring_in_step(transaction, &registered, &targets, &seen).await?;
-    let replicated = || targets.list().iter().take(targets.state());
+    let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;
+    let replicated = || tables.of_rows();
     let said = |target: &Target| {
         advice(target).into_iter().map(|advice| (target.table.name.clone(), advice)).collect()
     };
@@ -158,7 +145,7 @@ async fn migrate_pipeline(
         migrations: ran.iter().map(Migration::to_string).collect(),
         journals: steps.done,
         cut: steps.cut,
-        refused: targets.refused().clone(),
+        refused: tables.refused().clone(),
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),
         tables: replicated().map(|target| target.table.name.clone()).collect(),
     })
@@ -183,7 +170,7 @@ pub struct Progress {
 }
 
 /// How far each set of migrations is; debshrew's own comes first.
-pub async fn progress(client: &Client, wanted: &[Wanted]) -> Result<Vec<Progress>, ApplyError> {
+pub async fn progress(client: &Client, wanted: &[Wanted]) -> Result<Vec<Progress>, SchemaError> {
     migrate::refuse_newer(client).await?;
     let mut all =
         vec![compare("debshrew", migrate::own(), migrate::applied(client, migrate::OWN_HISTORY).await?)];
@@ -200,64 +187,4 @@ fn compare(of: &str, known: Vec<Migration>, applied: Vec<migrate::Applied>) -> P
     let pending =
         known.iter().filter(|migration| !applied.iter().any(|had| had.version == migration.version()));
     Progress { of: of.to_owned(), pending: pending.map(Migration::to_string).collect(), applied }
-}
-
-/// Lets a role read the pipelines' tables, those made later included, and debshrew's views.
-async fn grant_read(transaction: &Transaction<'_>, role: &str, wanted: &[Wanted]) -> Result<(), ApplyError> {
-    let role = quote(role);
-    let mut sql = format!(
-        "grant usage on schema debshrew to {role};\n\
-         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role};\n"
-    );
-    for pipeline in wanted {
-        let schema = quote(&pipeline.schema);
-        sql.push_str(&format!(
-            "grant usage on schema {schema} to {role};\n\
-             grant select on all tables in schema {schema} to {role};\n\
-             alter default privileges in schema {schema} grant select on tables to {role};\n"
-        ));
-    }
-    execute(transaction, &sql, &format!("let role {role} read")).await
-}
-
-/// The pipeline's tables as they are now, and its state.
-async fn read_targets(client: &Client, pipeline: &Registered) -> Result<Targets, ApplyError> {
-    let journals = journal_schema(&pipeline.name);
-    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut list = Vec::new();
-    for table in catalog::tables(client, &pipeline.schema).await? {
-        let name = table.name.clone();
-        match Target::new(table, &journals, &name) {
-            Ok(target) => list.push(target),
-            Err(reasons) => {
-                refused.insert(name, reasons);
-            }
-        }
-    }
-    // A table that goes may be what another one's reason was about, so only the first round counts.
-    for (table, reason) in relation_refusals(&list) {
-        refused.entry(table).or_default().push(reason);
-    }
-    list.retain(|target| !refused.contains_key(&target.table.name));
-    let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
-    let state = state.ok_or_else(|| ApplyError::NotSetUp(pipeline.name.clone()))?;
-    let state = Target::new(state, &journals, STATE_JOURNAL)
-        .map_err(|reasons| ApplyError::Refused { table: STATE_TABLE.into(), reasons: reasons.join("; ") })?;
-    let refused = refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
-    Ok(Targets::new(list, state, refused))
-}
-
-/// The pipeline's tables, if their journals fit them.
-pub async fn targets_in_step(client: &Client, pipeline: &Registered) -> Result<Targets, ApplyError> {
-    let targets = read_targets(client, pipeline).await?;
-    let differences = journal::differences(client, pipeline, targets.list()).await?;
-    if differences.is_empty() {
-        Ok(targets)
-    } else {
-        Err(ApplyError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
-    }
-}
-
-async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), ApplyError> {
-    transaction.batch_execute(sql).await.map_err(|error| DbError::statement(what)(error).into())
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
+use super::Datum;
 use crate::change::Value;
-use crate::change::fold::Datum;
 use crate::db::catalog::Shape;
 
 /// Why a value cannot be given to a column. The caller adds table and column.
@@ -28,6 +28,15 @@ pub enum DatumError {
     Dimensions,
     #[error("got an array or object that is not JSON")]
     Json,
+    #[error(
+        "got {got}, which PostgreSQL would store as these characters; write bytes as `\\x` and hex digits"
+    )]
+    HexPrefix { got: String },
+    #[error(
+        "got {got}: `{word}` means another time whenever the block is processed; write the time that is meant, and a \
+         composite that holds such a text as a JSON object"
+    )]
+    Clock { got: String, word: &'static str },
 }
 
 /// Source: PostgreSQL's manual, "PostgreSQL Limits" (`MAXDIM`).
@@ -45,10 +54,13 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
         (_, Value::Number(digits)) if takes_atoms(shape) => digits,
         (_, Value::Text(text)) => text,
         (Shape::Json, Value::Json(json)) => json,
-        (Shape::Scalar, Value::Json(json)) => {
+        (Shape::Scalar | Shape::Bytes | Shape::Time, Value::Json(json)) => {
             return Err(kind(&json, "the column takes a string, a number or a boolean"));
         }
-        (Shape::Array { .. } | Shape::Composite(_), Value::Json(json)) => literal(shape, &json)?.into(),
+        // Each of its parts is looked at by itself.
+        (Shape::Array { .. } | Shape::Composite(_), Value::Json(json)) => {
+            return Ok(Some(literal(shape, &json)?.into()));
+        }
         (
             Shape::Array { .. } | Shape::Composite(_),
             Value::Bool(_) | Value::Integer(_) | Value::Number(_),
@@ -59,11 +71,38 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
             });
         }
         // Atoms of scalars and of json are taken above.
-        (Shape::Scalar | Shape::Json, Value::Bool(_) | Value::Integer(_) | Value::Number(_)) => {
-            return Err(DatumError::Json);
-        }
+        (_, Value::Bool(_) | Value::Integer(_) | Value::Number(_)) => return Err(DatumError::Json),
     };
-    if text.contains('\0') { Err(DatumError::Nul) } else { Ok(Some(text)) }
+    if text.contains('\0') {
+        return Err(DatumError::Nul);
+    }
+    match shape {
+        Shape::Bytes if text.starts_with("0x") || text.starts_with("0X") => {
+            Err(DatumError::HexPrefix { got: format!("`{}`", excerpt(&text)) })
+        }
+        _ if has_times(shape) => match clock_word(&text) {
+            Some(word) => Err(DatumError::Clock { got: format!("`{}`", excerpt(&text)), word }),
+            None => Ok(Some(text)),
+        },
+        _ => Ok(Some(text)),
+    }
+}
+
+/// Whether dates or times are in it.
+fn has_times(shape: &Shape) -> bool {
+    match shape {
+        Shape::Time => true,
+        Shape::Array { element, .. } => has_times(element),
+        Shape::Composite(fields) => fields.iter().any(|(_, field)| has_times(field)),
+        Shape::Scalar | Shape::Bytes | Shape::Json => false,
+    }
+}
+
+/// A word that means a time by the clock. Source: PostgreSQL's manual, "Date/Time Input", special values.
+fn clock_word(text: &str) -> Option<&'static str> {
+    const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
+    let mut words = text.split(|letter: char| !letter.is_ascii_alphabetic());
+    words.find_map(|word| WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word)))
 }
 
 /// `bytea` in hex format.
@@ -75,11 +114,15 @@ pub(super) fn hex_text(bytes: &[u8]) -> Box<str> {
 }
 
 fn takes_atoms(shape: &Shape) -> bool {
-    matches!(shape, Shape::Scalar | Shape::Json)
+    matches!(shape, Shape::Scalar | Shape::Bytes | Shape::Time | Shape::Json)
 }
 
 fn kind(got: &str, allowed: &'static str) -> DatumError {
-    DatumError::Kind { got: got.chars().take(60).collect(), allowed }
+    DatumError::Kind { got: excerpt(got), allowed }
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(60).collect()
 }
 
 fn quoted_json(text: &str) -> Result<String, DatumError> {
@@ -93,7 +136,7 @@ fn literal(shape: &Shape, json: &str) -> Result<String, DatumError> {
     match shape {
         Shape::Array { element, delimiter } => array(element, *delimiter, json, MOST_DIMENSIONS, &mut out)?,
         Shape::Composite(fields) => composite(fields, json, &mut out)?,
-        Shape::Scalar | Shape::Json => return Err(DatumError::Json),
+        Shape::Scalar | Shape::Bytes | Shape::Time | Shape::Json => return Err(DatumError::Json),
     }
     Ok(out)
 }
@@ -231,6 +274,35 @@ mod tests {
         assert_eq!(text(&shape, json(r#"["x",null]"#)), r#"("x",)"#);
         assert!(matches!(datum(&shape, json(r#"{"c":1}"#)), Err(DatumError::Field { .. })));
         assert!(matches!(datum(&shape, json("[1]")), Err(DatumError::Fields { got: 1, fields: 2 })));
+    }
+
+    #[test]
+    fn words_for_the_time_of_day_are_no_times() {
+        let clock =
+            |shape: &Shape, value: Value| matches!(datum(shape, value), Err(DatumError::Clock { .. }));
+        for word in
+            ["now", " NOW ", "Today 10:00", "tomorrow allballs", "yesterday", "[today,)", "{2026-01-01,now}"]
+        {
+            assert!(clock(&Shape::Time, Value::Text(word.into())), "{word}");
+            assert!(!clock(&Shape::Scalar, Value::Text(word.into())), "{word}");
+        }
+        for time in ["2026-01-01 America/Knox", "epoch", "infinity", "nowhere", "-infinity", "allballs"] {
+            assert!(!clock(&Shape::Time, Value::Text(time.into())), "{time}");
+        }
+        let times = Shape::Array { element: Box::new(Shape::Time), delimiter: ',' };
+        assert!(clock(&times, json(r#"["2026-01-01", "now"]"#)));
+        assert!(clock(&times, Value::Text("{now}".into())));
+        let both = Shape::Composite(vec![("a".into(), Shape::Time), ("b".into(), Shape::Scalar)]);
+        assert!(clock(&both, json(r#"{"a": "now"}"#)));
+        assert!(!clock(&both, json(r#"{"b": "now"}"#)));
+        assert!(clock(&both, Value::Text("(,now)".into())), "which field it is in is not known");
+    }
+
+    #[test]
+    fn bytes_are_not_the_characters_of_a_hex_number() {
+        let bytes = |text: &str| datum(&Shape::Bytes, Value::Text(text.into()));
+        assert!(matches!(bytes("0xdeadbeef"), Err(DatumError::HexPrefix { .. })));
+        assert!(bytes("\\xdeadbeef").is_ok() && bytes("\\060x00").is_ok() && bytes("deadbeef").is_ok());
     }
 
     #[test]

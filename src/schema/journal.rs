@@ -3,31 +3,31 @@
 //! Runs in the transaction of the migrations, so that no block can be committed between a change of a table
 //! and that of its journal.
 
-use std::borrow::Cow;
-
 use tokio_postgres::{Client, Transaction};
 
-use super::ApplyError;
-use super::checkpoint::{self, Registered};
-use super::record::{self, Former, Record, Records};
-use super::rows::Targets;
-use super::target::{PACKED_COLUMN, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};
+use super::declared::{Declared, declared_packed, declared_values, store_as_they_are};
+use super::record::{Former, Records};
+use super::{SchemaError, execute};
 use crate::db::catalog::{self, Column, Table};
 use crate::db::{DbError, quote};
+use crate::register::{self, JournalRecord, Registered, read_journals, write_journals};
+use crate::table::{
+    PACKED_COLUMN, STATE_JOURNAL, STATE_TABLE, Tables, Target, is_journals_own, journal_schema,
+};
 
 /// What was done to the journals, in words for the person who runs `migrate`.
 #[derive(Clone, Debug, Default)]
-pub struct Steps {
+pub(super) struct Steps {
     pub done: Vec<String>,
     /// Blocks committed before this migration can no longer be rolled back, and why.
     pub cut: Vec<String>,
 }
 
 /// Makes the schema of the pipeline's journals, with its state and the state's journal.
-pub async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Result<(), ApplyError> {
+pub(super) async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Result<(), SchemaError> {
     let schema = journal_schema(pipeline);
     let sql = format!(
-        "-- apply::journal::prepare\n\
+        "-- schema::journal::prepare\n\
          create schema if not exists {schema};\n\
          comment on schema {schema} is 'debshrew: state and undo journals of a pipeline; not for use by others';\n\
          create table if not exists {schema}.{STATE_TABLE} (\n  \
@@ -40,7 +40,7 @@ pub async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Result<()
 
 /// What a migration has done that the catalog does not show.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub(super) struct Seen {
     /// Tables whose rows it wrote.
     pub written: Vec<String>,
     /// Columns were converted by expressions that a journal cannot apply.
@@ -48,22 +48,19 @@ pub struct Seen {
 }
 
 /// Brings every journal of the pipeline in step with its table, and drops those whose table is gone.
-pub async fn bring_in_step(
+pub(super) async fn bring_in_step(
     transaction: &Transaction<'_>,
     pipeline: &Registered,
-    targets: &Targets,
+    tables: &Tables,
     seen: &Seen,
-) -> Result<Steps, ApplyError> {
+) -> Result<Steps, SchemaError> {
     let schema = journal_schema(&pipeline.name);
     let journals = catalog::tables(transaction.client(), &schema).await?;
-    let records = Records::read(transaction, pipeline.id, targets.list()).await?;
+    let records = Records::new(read_journals(transaction, pipeline.id).await?, tables);
     let mut work = Work { transaction, schema: &schema, records: &records, seen, steps: Steps::default() };
-    let followed: Vec<(&Target, Option<Followed<'_>>)> = targets
-        .list()
-        .iter()
-        .map(|target| (target, work.followed(target, targets.list(), &journals)))
-        .collect();
-    work.drop_others(&followed, targets, &journals).await?;
+    let followed: Vec<(&Target, Option<Followed<'_>>)> =
+        tables.all().iter().map(|target| (target, work.followed(target, tables.all(), &journals))).collect();
+    work.drop_others(&followed, tables, &journals).await?;
     work.rename_journals(&followed).await?;
     for (target, followed) in &followed {
         match followed {
@@ -75,33 +72,31 @@ pub async fn bring_in_step(
         work.steps.cut.push(format!("rows of `{table}` were written by the migration itself"));
     }
     let mut steps = work.steps;
-    record::write(transaction, pipeline.id, targets.list()).await?;
-    if checkpoint::checkpoint(transaction, pipeline.id).await?.block.is_none() {
+    let now = followed.iter().map(|(target, followed)| {
+        let former = followed.as_ref().map(|followed| followed.record);
+        (target.table.name.clone(), records.renew(target, former))
+    });
+    write_journals(transaction, pipeline.id, &now.collect()).await?;
+    if register::checkpoint(transaction, pipeline.id).await?.block.is_none() {
         // There is no block that could be rolled back.
         steps.cut.clear();
     }
     if !steps.cut.is_empty() {
-        transaction
-            .execute(
-                "-- apply::journal::cut\nupdate debshrew.checkpoint set journal_floor = height where pipeline_id = $1",
-                &[&pipeline.id],
-            )
-            .await
-            .map_err(DbError::statement("raise the journal's floor"))?;
+        register::cut(transaction, pipeline.id).await?;
     }
     Ok(steps)
 }
 
 /// The differences between the tables and what `migrate` found when it ran last.
-pub async fn differences(
+pub(super) async fn differences(
     client: &Client,
     pipeline: &Registered,
-    targets: &[Target],
-) -> Result<Vec<String>, ApplyError> {
+    tables: &Tables,
+) -> Result<Vec<String>, SchemaError> {
     let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
-    let records = Records::read(client, pipeline.id, targets).await?;
+    let records = Records::new(read_journals(client, pipeline.id).await?, tables);
     let mut differences = Vec::new();
-    for target in targets {
+    for target in tables.all() {
         let table = &target.table;
         let name = journal_name(&table.name);
         let Some(journal) = journals.iter().find(|journal| journal.name == name) else {
@@ -114,6 +109,7 @@ pub async fn differences(
             Some(format!("the journal of `{}` lacks its column `{}`", table.name, lacking.name))
         };
         let difference = lacking(declared_values(target)).or_else(|| records.difference(table));
+        let difference = difference.or_else(|| lacking(vec![Declared::held()]));
         differences.extend(difference.or_else(|| lacking(declared_packed(target))));
     }
     Ok(differences)
@@ -121,70 +117,12 @@ pub async fn differences(
 
 /// The journal of a table, and the table as the journal last followed it.
 struct Followed<'a> {
-    record: &'a Record,
+    record: &'a JournalRecord,
     journal: &'a Table,
 }
 
 fn journal_name(table: &str) -> &str {
     if table == STATE_TABLE { STATE_JOURNAL } else { table }
-}
-
-/// A column as a journal declares it: always nullable, since a row that did not exist has no values.
-struct Declared<'a> {
-    name: Cow<'a, str>,
-    type_sql: Cow<'a, str>,
-    collation: Option<&'a str>,
-}
-
-fn declared_values(target: &Target) -> Vec<Declared<'_>> {
-    target.table.stored().map(|column| Declared::of(&target.table.columns[column])).collect()
-}
-
-/// The columns for keys of rows that did not exist.
-fn declared_packed(target: &Target) -> Vec<Declared<'_>> {
-    let column = |place: usize| &target.table.columns[target.table.key[place]];
-    target.packed_key().into_iter().map(|(name, place)| Declared::packed(name, column(place))).collect()
-}
-
-impl<'a> Declared<'a> {
-    fn of(column: &'a Column) -> Declared<'a> {
-        Declared {
-            name: (&column.name).into(),
-            type_sql: (&column.type_sql).into(),
-            collation: column.collation.as_deref(),
-        }
-    }
-
-    /// An array of a key column's values.
-    fn packed(name: String, column: &'a Column) -> Declared<'a> {
-        let type_sql = format!("{}[]", column.type_sql);
-        Declared { name: name.into(), type_sql: type_sql.into(), collation: column.collation.as_deref() }
-    }
-
-    fn is(&self, held: &Column) -> bool {
-        self.name == held.name && self.has_type_of(held)
-    }
-
-    fn has_type_of(&self, held: &Column) -> bool {
-        self.type_sql == held.type_sql && self.collation == held.collation.as_deref()
-    }
-
-    fn type_and_collation(&self) -> String {
-        let collate = self.collation.map(|name| format!(" collate {name}")).unwrap_or_default();
-        format!("{}{collate}", self.type_sql)
-    }
-
-    fn sql(&self) -> String {
-        format!("{} {}", quote(&self.name), self.type_and_collation())
-    }
-}
-
-/// Keys are too varied for PostgreSQL to gain by compressing them.
-fn store_as_they_are<'a>(table: &str, packed: impl IntoIterator<Item = &'a Declared<'a>>) -> String {
-    let each = packed.into_iter().map(|column| {
-        format!(";\nalter table {table} alter column {} set storage external", quote(&column.name))
-    });
-    each.collect()
 }
 
 /// Whether a column that its journal lacks was in the table before: dropped from the journal alone, or generated.
@@ -203,7 +141,7 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    async fn run(&mut self, sql: &str, done: &str) -> Result<(), ApplyError> {
+    async fn run(&mut self, sql: &str, done: &str) -> Result<(), SchemaError> {
         execute(self.transaction, sql, done).await?;
         self.steps.done.push(done.to_owned());
         Ok(())
@@ -245,9 +183,9 @@ impl<'a> Work<'a> {
     async fn drop_others(
         &mut self,
         followed: &[(&Target, Option<Followed<'_>>)],
-        targets: &Targets,
+        tables: &Tables,
         journals: &[Table],
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         for journal in journals.iter().filter(|journal| journal.name != STATE_TABLE) {
             if followed.iter().flat_map(|(_, followed)| followed).any(|kept| kept.journal.oid == journal.oid)
             {
@@ -256,28 +194,29 @@ impl<'a> Work<'a> {
             let name = &journal.name;
             self.run(&format!("drop table {}", journal.sql()), &format!("dropped the journal of `{name}`"))
                 .await?;
-            if targets.refused().contains_key(name) || self.is_there(name).await? {
+            if tables.refused().contains_key(name) || self.is_there(name).await? {
                 self.steps.cut.push(format!("table `{name}` is there, but is not replicated any more"));
             }
         }
         Ok(())
     }
 
-    async fn is_there(&self, table: &str) -> Result<bool, ApplyError> {
+    async fn is_there(&self, table: &str) -> Result<bool, SchemaError> {
         let Some(record) = self.records.get(table) else { return Ok(false) };
         let sql =
-            "-- apply::journal::is_there\nselect exists (select from pg_catalog.pg_class where oid = $1)";
+            "-- schema::journal::is_there\nselect exists (select from pg_catalog.pg_class where oid = $1)";
         let row = self.transaction.query_one(sql, &[&record.oid]).await;
         Ok(row.map_err(DbError::statement("look for a table"))?.get(0))
     }
 
-    async fn create(&mut self, target: &Target) -> Result<(), ApplyError> {
+    async fn create(&mut self, target: &Target) -> Result<(), SchemaError> {
         let columns: Vec<String> =
             declared_values(target).iter().chain(&declared_packed(target)).map(Declared::sql).collect();
         let table = self.sql(journal_name(&target.table.name));
         // Heights only grow, so a block range index finds a height's rows at next to no cost for the writer.
         let sql = format!(
-            "create table {table} (undo_height integer not null, undo_existed boolean not null, {});\n\
+            "create table {table} (undo_height integer not null, undo_existed boolean not null, undo_held bytea, {});\n\
+             alter table {table} replica identity full;\n\
              create index on {table} using brin (undo_height) with (pages_per_range = 16, autosummarize = on){}",
             columns.join(", "),
             store_as_they_are(&table, &declared_packed(target)),
@@ -289,7 +228,7 @@ impl<'a> Work<'a> {
     async fn rename_journals(
         &mut self,
         followed: &[(&Target, Option<Followed<'_>>)],
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         let renamed: Vec<(&str, &str)> = followed
             .iter()
             .filter_map(|(target, followed)| {
@@ -310,7 +249,7 @@ impl<'a> Work<'a> {
     }
 
     /// Drops, renames, retypes and adds columns as the table had it.
-    async fn follow(&mut self, target: &Target, followed: &Followed<'_>) -> Result<(), ApplyError> {
+    async fn follow(&mut self, target: &Target, followed: &Followed<'_>) -> Result<(), SchemaError> {
         let Followed { record, journal } = followed;
         let table = &target.table;
         let journal_sql = self.sql(journal_name(&table.name));
@@ -320,7 +259,7 @@ impl<'a> Work<'a> {
         // Each of the table's columns with the one that the journal holds for it.
         let columns: Vec<(&Column, Option<&Column>)> = table
             .stored()
-            .map(|column| &table.columns[column])
+            .map(|column| table.column(column))
             .map(|column| (column, recorded(column).and_then(|was| held_by(&was.name))))
             .collect();
         let was_there: Vec<WasThere> = columns
@@ -348,6 +287,13 @@ impl<'a> Work<'a> {
                 None => self.add_column(table, &journal_sql, column, was_there).await?,
             }
         }
+        if !journal.columns.iter().any(|held| Declared::held().is(held)) {
+            let sql = format!("alter table {journal_sql} add column {}", Declared::held().sql());
+            execute(self.transaction, &sql, "add a journal's column").await?;
+        }
+        // It has no key of its own, and a publication of all tables would forbid to take images away.
+        let sql = format!("alter table {journal_sql} replica identity full");
+        execute(self.transaction, &sql, "set a journal's replica identity").await?;
         self.follow_key(target, followed, &journal_sql).await
     }
 
@@ -357,7 +303,7 @@ impl<'a> Work<'a> {
         table: &Table,
         journal_sql: &str,
         renamed: &[(String, String)],
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         let between = |index: usize| quote(&format!("undo renaming {index}"));
         for (index, (from, _)) in renamed.iter().enumerate() {
             let sql =
@@ -379,7 +325,7 @@ impl<'a> Work<'a> {
         journal_sql: &str,
         column: &Column,
         was_there: WasThere,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         let name = quote(&column.name);
         let missing = column.missing.as_ref().filter(|_| was_there == WasThere::No);
         let default =
@@ -412,11 +358,14 @@ impl<'a> Work<'a> {
         journal_sql: &str,
         held: &Declared<'_>,
         column: &Column,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         let name = quote(&held.name);
+        // By way of the declared type, whose scale or length the table's values have been given too.
+        let array = if held.name.starts_with(PACKED_COLUMN) { "[]" } else { "" };
         let retype = format!(
-            "alter table {journal_sql} alter column {name} type {} using {name}::{}",
+            "alter table {journal_sql} alter column {name} type {} using {name}::{}{array}::{}",
             held.type_and_collation(),
+            column.declared,
             held.type_sql
         );
         let done = format!("journal of `{}`: `{}` is now {}", table.name, held.name, column.declared);
@@ -450,12 +399,12 @@ impl<'a> Work<'a> {
         target: &Target,
         Followed { record, journal }: &Followed<'_>,
         journal_sql: &str,
-    ) -> Result<(), ApplyError> {
+    ) -> Result<(), SchemaError> {
         let table = &target.table;
         let was_in_key = |column: &Column| {
             record.columns.iter().any(|was| was.in_key && self.records.same_column(was, column))
         };
-        let mut now = table.key.iter().map(|column| &table.columns[*column]);
+        let mut now = table.key.iter().map(|column| table.column(*column));
         let former = record.columns.iter().filter(|was| was.in_key).count();
         let packed = declared_packed(target);
         let mut held: Vec<&Column> =
@@ -477,7 +426,7 @@ impl<'a> Work<'a> {
             match held.iter().find(|held| held.name == wanted.name) {
                 Some(held) if wanted.has_type_of(held) => {}
                 Some(_) => {
-                    let column = &table.columns[table.key[place]];
+                    let column = table.column(table.key[place]);
                     self.retype_column(table, journal_sql, wanted, column).await?;
                 }
                 None => {
@@ -492,8 +441,4 @@ impl<'a> Work<'a> {
         }
         Ok(())
     }
-}
-
-async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), ApplyError> {
-    transaction.batch_execute(sql).await.map_err(|error| DbError::statement(what)(error).into())
 }

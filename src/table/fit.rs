@@ -1,163 +1,49 @@
-//! A table as replication sees it: what the catalog says of it, where its journal is, and how its rows are
-//! put back. Decides which tables cannot be journaled, and in which order tables are written.
+//! Which tables can be replicated, which could be better declared, and in which order they are written.
 //!
-//! Pure: facts in, decisions out. The SQL itself is in `sql`.
+//! Pure: the catalog's facts in, decisions and reasons out. A check that is to be added goes here.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::change::fold::Key;
-use crate::db::catalog::{Column, Shape, Table};
+use super::target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own};
+use crate::db::catalog::{Column, Table};
 use crate::db::quote;
 
-/// Journal columns that hold no value of the table's.
-const JOURNAL_COLUMNS: [&str; 2] = ["undo_height", "undo_existed"];
-/// More of them: arrays of keys, numbered from 1 on.
-pub(super) const PACKED_COLUMN: &str = "undo_absent_";
+/// PostgreSQL's tables have 1,600 columns at most, and a journal has more of them than its table.
+const MAX_COLUMNS: usize = 1_590;
 
-/// Whether a journal's column of that name holds no values of a column of the table's.
-pub(super) fn is_journals_own(name: &str) -> bool {
-    JOURNAL_COLUMNS.contains(&name) || name.starts_with(PACKED_COLUMN)
+/// The table with its journal, or every reason why it cannot be replicated.
+pub fn replicable(
+    table: Table,
+    role: Role,
+    journal_schema: &str,
+    journal: &str,
+) -> Result<Target, Vec<String>> {
+    let reasons = refusals(&table, role);
+    if reasons.is_empty() { Ok(Target::new(table, role, journal_schema, journal)) } else { Err(reasons) }
 }
 
-/// The transform's state, replicated like any table, beside the journals in the pipeline's journal schema.
-pub const STATE_TABLE: &str = "debshrew_state";
-/// The state's journal. Other journals bear their table's name, which may therefore be neither of the two.
-pub const STATE_JOURNAL: &str = "debshrew_state_journal";
-
-/// The schema that holds a pipeline's journals and state.
-pub fn journal_schema(pipeline: &str) -> String {
-    format!("debshrew_{pipeline}")
-}
-
-/// A table that can be written, journaled and rolled back.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub table: Table,
-    /// The journal, for SQL.
-    pub journal: String,
-    /// How each key column's values are brought to one form.
-    pub key_forms: Vec<KeyForm>,
-    pub restore: Restore,
-}
-
-/// When two texts mean the same key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyForm {
-    /// A whole number between these bounds.
-    Integer { least: i64, most: i64 },
-    /// Equal texts, `max_chars` long at most.
-    Text { max_chars: Option<usize> },
-    /// `bytea`: equal bytes, whatever notation they come in.
-    Bytes,
-    /// Only PostgreSQL can tell, by the type's own equality.
-    Compared,
-}
-
-/// How a rollback puts rows back, and whether a block's deletes go before or after its upserts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Restore {
-    /// Rows are overwritten where they are, and those that did not exist are deleted last: foreign keys hold
-    /// all the time.
-    InPlace,
-    /// Rows are deleted first and inserted again: no two rows ever hold the same unique value.
-    Afresh,
-}
-
-impl Target {
-    /// The table with its journal, or every reason why it cannot be replicated.
-    pub fn new(table: Table, schema: &str, journal: &str) -> Result<Target, Vec<String>> {
-        let refusals = refusals(&table);
-        if !refusals.is_empty() {
-            return Err(refusals);
-        }
-        let key_forms: Vec<KeyForm> =
-            table.key.iter().map(|column| key_form(&table.columns[*column])).collect();
-        let identity_beside_key = (0..table.columns.len())
-            .any(|column| table.columns[column].identity_always && !table.key.contains(&column));
-        let afresh = table.immediate_unique.is_some()
-            || table.key_deferrable
-            || identity_beside_key
-            // Overwriting a row leaves its key spelled as it was; equal is not identical for these types.
-            || key_forms.contains(&KeyForm::Compared);
-        Ok(Target {
-            journal: format!("{}.{}", quote(schema), quote(journal)),
-            key_forms,
-            restore: if afresh { Restore::Afresh } else { Restore::InPlace },
-            table,
-        })
-    }
-
-    /// Whether the primary key can be the arbiter of `on conflict`.
-    pub fn has_arbiter(&self) -> bool {
-        !self.table.key_deferrable
-    }
-
-    /// Whether a block's rows may be written in any order: nothing is unique but the key, no trigger fires, and no
-    /// default counts up.
-    pub fn is_order_free(&self) -> bool {
-        self.restore == Restore::InPlace
-            && self.table.triggers.is_empty()
-            && self.table.columns.iter().all(|column| column.volatile_default.is_none())
-    }
-
-    /// An order of keys, roughly that of the key's index: numbers of fewer digits first, texts by their bytes.
-    pub(super) fn order(&self, a: &Key, b: &Key) -> Ordering {
-        let by_column = self.key_forms.iter().zip(a.iter().zip(b)).map(|(form, (a, b))| match form {
-            KeyForm::Integer { .. } => a.len().cmp(&b.len()).then_with(|| a.cmp(b)),
-            KeyForm::Text { .. } | KeyForm::Bytes | KeyForm::Compared => a.cmp(b),
-        });
-        by_column.fold(Ordering::Equal, Ordering::then)
-    }
-
-    /// The journal's columns for keys of rows that did not exist, an array each, and which of the key's columns each
-    /// holds. They go by the order of the table's columns, which neither a renaming nor another order in the key
-    /// changes. Empty if there can be no such arrays: an array cannot be the element of one.
-    pub(super) fn packed_key(&self) -> Vec<(String, usize)> {
-        if (0..self.table.key.len()).any(|place| self.is_array(place)) {
-            return Vec::new();
-        }
-        let mut places: Vec<usize> = (0..self.table.key.len()).collect();
-        places.sort_unstable_by_key(|place| self.table.key[*place]);
-        (1..).map(|number| format!("{PACKED_COLUMN}{number}")).zip(places).collect()
-    }
-
-    /// Whether this one of the key's columns holds arrays.
-    pub(super) fn is_array(&self, place: usize) -> bool {
-        matches!(self.table.columns[self.table.key[place]].shape, Shape::Array { .. })
-    }
-
-    /// Columns of ours that are not part of the key, by position.
-    pub fn values(&self) -> impl Iterator<Item = usize> + '_ {
-        self.table.stored().filter(|column| !self.table.key.contains(column))
-    }
-}
-
-fn key_form(column: &Column) -> KeyForm {
-    const VARCHAR: u32 = 1043;
-    let plain = !column.constrained && !column.loose_collation;
-    match column.type_oid {
-        21 if plain => KeyForm::Integer { least: i16::MIN.into(), most: i16::MAX.into() },
-        23 if plain => KeyForm::Integer { least: i32::MIN.into(), most: i32::MAX.into() },
-        20 if plain => KeyForm::Integer { least: i64::MIN, most: i64::MAX },
-        17 if plain => KeyForm::Bytes,
-        25 | VARCHAR if plain => KeyForm::Text { max_chars: None },
-        VARCHAR if column.max_chars.is_some() && !column.loose_collation => {
-            KeyForm::Text { max_chars: column.max_chars }
-        }
-        _ => KeyForm::Compared,
-    }
-}
-
-fn refusals(table: &Table) -> Vec<String> {
+fn refusals(table: &Table, role: Role) -> Vec<String> {
     let mut reasons = Vec::new();
     if table.key.is_empty() {
         reasons.push("it has no primary key, so its rows cannot be told apart; add one".to_owned());
     }
-    if table.key.iter().any(|column| table.columns[*column].generated) {
+    if table.key.iter().any(|column| table.column(*column).generated) {
         reasons.push(
             "its primary key has a generated column, whose value is not known before the row exists".into(),
         );
+    }
+    if table.key_temporal {
+        reasons.push(
+            "its primary key is over periods (`without overlaps`): a delete by key takes out rows of other periods; \
+             use a key of plain values"
+                .into(),
+        );
+    }
+    if table.columns.len() + table.key.len() > MAX_COLUMNS {
+        reasons.push(format!(
+            "it has {} columns, and a journal can follow {MAX_COLUMNS} at most, those of the key counted twice",
+            table.columns.len()
+        ));
     }
     if table.unlogged {
         reasons.push("it is unlogged: a crash of the server empties it; `alter table … set logged`".into());
@@ -173,13 +59,66 @@ fn refusals(table: &Table) -> Vec<String> {
         reasons
             .push("row level security hides rows from debshrew's role; exempt the role (`bypassrls`)".into());
     }
+    reasons.extend(table.referenced_by.iter().map(|outside| {
+        format!(
+            "table {} outside the pipeline references it (`{}`): a rollback could not take rows out, or would take \
+             that table's rows along; `alter table {} drop constraint {}`",
+            outside.table,
+            outside.name,
+            outside.table,
+            quote(&outside.name)
+        )
+    }));
+    reasons.extend(trigger_refusals(table));
     for Column { name, .. } in table.columns.iter().filter(|column| is_journals_own(&column.name)) {
         reasons.push(format!("its column `{name}` has a name that the journal needs; rename it"));
     }
-    if [STATE_TABLE, STATE_JOURNAL].contains(&table.name.as_str()) && !table.schema.starts_with("debshrew_") {
+    if role == Role::Rows && [STATE_TABLE, STATE_JOURNAL].contains(&table.name.as_str()) {
         reasons.push("its name is one that debshrew uses beside the journals; rename it".into());
     }
     reasons
+}
+
+/// Triggers that make another row of the one that is written.
+fn trigger_refusals(table: &Table) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for trigger in table.triggers.iter().filter(|trigger| trigger.before) {
+        let name = &trigger.name;
+        if trigger.function_name == "suppress_redundant_updates_trigger" {
+            reasons.push(format!(
+                "its trigger `{name}` keeps updates out (`suppress_redundant_updates_trigger`), and debshrew counts the \
+                 rows that it writes; drop the trigger"
+            ));
+        }
+        for key in &table.key {
+            let column = &table.column(*key).name;
+            if assigns(&trigger.function_source, column) {
+                reasons.push(format!(
+                    "its trigger `{name}` seems to rewrite the key column `{column}`: the transform would not find the \
+                     row again; emit the key as it is to be stored"
+                ));
+            }
+        }
+    }
+    reasons
+}
+
+/// Whether a trigger function's text gives the new row's column a value.
+fn assigns(source: &str, column: &str) -> bool {
+    let lower = source.to_lowercase();
+    let column = column.to_lowercase();
+    let names = [format!("new.{column}"), format!("new.\"{column}\"")];
+    names.iter().any(|name| {
+        lower.match_indices(name.as_str()).any(|(at, _)| {
+            let before = lower[..at].trim_end();
+            let after = lower[at + name.len()..].trim_start();
+            let begins = before.is_empty() || before.ends_with([';', '\n']) || {
+                let word = before.rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
+                ["begin", "then", "else", "loop", "into"].contains(&word)
+            };
+            begins && (after.starts_with(":=") || after.starts_with('=') || before.ends_with("into"))
+        })
+    })
 }
 
 /// What relations between tables make impossible: for each table, the reasons.
@@ -227,10 +166,7 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
 fn why_afresh(target: &Target) -> String {
     match &target.table.immediate_unique {
         Some(index) => format!("unique `{index}` is checked row by row"),
-        None if target.table.key_deferrable => "its primary key is deferrable".into(),
-        None => {
-            "its key's equality is not identity, or it has an identity column that is always generated".into()
-        }
+        None => "it has an identity column that is always generated".into(),
     }
 }
 
@@ -261,6 +197,16 @@ pub fn advice(target: &Target) -> Vec<String> {
             key.name
         ));
     }
+    for key in table.foreign_keys.iter().filter(|key| !key.indexed) {
+        let columns: Vec<String> = key.columns.iter().map(|column| quote(column)).collect();
+        advice.push(format!(
+            "foreign key `{}` has no index on its columns, so a row that it references is deleted, in a block or a \
+             rollback, by reading all of this table: `create index on {} ({})`",
+            key.name,
+            table.sql(),
+            columns.join(", ")
+        ));
+    }
     if let Some(index) = &table.immediate_unique {
         advice.push(format!(
             "unique `{index}` is checked row by row, so two rows cannot swap its values within a block; as a \
@@ -278,7 +224,8 @@ pub fn advice(target: &Target) -> Vec<String> {
     }
     for trigger in &table.triggers {
         advice.push(format!(
-            "trigger `{}` runs for debshrew's changes and rollbacks as well; it must not write to replicated tables",
+            "trigger `{}` runs for a block's changes, and not in a rollback: what it writes outside its own row is not \
+             taken back",
             trigger.name
         ));
     }
@@ -287,7 +234,7 @@ pub fn advice(target: &Target) -> Vec<String> {
 
 /// Positions of the targets with referenced tables before those that reference them; by name where foreign
 /// keys do not say, or say it in a circle.
-pub fn parents_first(targets: &[Target]) -> Vec<usize> {
+pub(super) fn parents_first(targets: &[Target]) -> Vec<usize> {
     let position: BTreeMap<u32, usize> =
         targets.iter().enumerate().map(|(index, target)| (target.table.oid, index)).collect();
     let mut order = Vec::with_capacity(targets.len());
@@ -321,6 +268,16 @@ fn parents(target: &Target, position: &BTreeMap<u32, usize>) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trigger_that_rewrites_the_key_is_noticed() {
+        assert!(assigns("begin new.id := lower(new.id); return new; end", "id"));
+        assert!(assigns("begin\n  NEW.id = lower(new.id); return new; end", "id"));
+        assert!(assigns("begin if true then new.\"Id\" := 1; end if; return new; end", "Id"));
+        assert!(assigns("begin select lower(new.id) into new.id; return new; end", "id"));
+        assert!(!assigns("begin if new.id = 1 then new.x := 2; end if; return new; end", "id"));
+        assert!(!assigns("begin new.idle := 1; return new; end", "id"));
+    }
 
     #[test]
     fn a_trigger_that_writes_elsewhere_is_noticed() {

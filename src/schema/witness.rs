@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Transaction;
 
-use super::ApplyError;
+use super::SchemaError;
 use crate::db::{DbError, quote};
 
 /// The rows of a schema's tables at one moment of a transaction.
@@ -21,11 +21,11 @@ struct Seen {
 }
 
 impl Witness {
-    pub(super) async fn look(transaction: &Transaction<'_>, schema: &str) -> Result<Witness, ApplyError> {
+    pub(super) async fn look(transaction: &Transaction<'_>, schema: &str) -> Result<Witness, SchemaError> {
         let failed = || DbError::statement("see whether the migrations write rows");
         let rows = transaction
             .query(
-                "-- apply::witness::look\n\
+                "-- schema::witness::look\n\
                  select c.oid, c.relname::text as name, w.written \
                    from pg_catalog.pg_class c \
                   cross join lateral ( \

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::checkpoint::Registered;
-use super::rows::Targets;
-use super::{ApplyError, Writer};
+use super::UndoError;
 use crate::block::Height;
 use crate::db::{Db, DbError};
+use crate::register::{Lease, Registered};
+use crate::table::{Tables, Target};
 
 /// How many blocks' images one transaction takes away.
 const STEP: u32 = 16;
@@ -21,7 +21,7 @@ pub struct Pruner {
     retention: u32,
     /// Everything at and below this is gone; not known at first.
     done: Option<Height>,
-    running: Option<JoinHandle<Result<Height, ApplyError>>>,
+    running: Option<JoinHandle<Result<Height, UndoError>>>,
 }
 
 impl Pruner {
@@ -30,63 +30,45 @@ impl Pruner {
     }
 
     /// Begins to prune when enough has come together, beside whatever the writer does next.
-    pub async fn advance(&mut self, writer: &mut Writer) -> Result<(), ApplyError> {
+    pub async fn advance(&mut self, lease: &mut Lease, tables: &Arc<Tables>) -> Result<(), UndoError> {
         if let Some(running) = self.running.take_if(|running| running.is_finished())
             && let Ok(pruned) = running.await
         {
             self.done = Some(pruned?);
         }
-        let Some(block) = writer.checkpoint().block else { return Ok(()) };
+        let Some(block) = lease.checkpoint().block else { return Ok(()) };
         let Some(floor) = block.height.get().checked_sub(self.retention).and_then(Height::new) else {
             return Ok(());
         };
         let enough = (self.retention / 16).max(64);
-        let since = self.done.unwrap_or(writer.pipeline().start_height);
+        let since = self.done.unwrap_or(lease.pipeline().start_height);
         if self.running.is_some() || floor.blocks_above(since) < enough {
             return Ok(());
         }
         let client = self.db.client().await?;
-        raise_floor(writer, &client, floor).await?;
-        let (after, pipeline, targets) = (self.done, writer.pipeline().clone(), Arc::clone(writer.targets()));
+        // Committed before the first image goes, so that no rollback ever counts on images that are half gone.
+        lease.raise_floor(&client, floor).await?;
+        let (after, pipeline, tables) = (self.done, lease.pipeline().clone(), Arc::clone(tables));
         self.running = Some(tokio::spawn(async move {
-            prune(&client, &pipeline, &targets, after, floor).await.map(|()| floor)
+            prune(&client, &pipeline, &tables, after, floor).await.map(|()| floor)
         }));
         Ok(())
     }
-}
-
-/// Declares that nothing below `floor` will be rolled back to. That is committed before the first image goes,
-/// so that no rollback ever counts on images that are half gone.
-async fn raise_floor(writer: &mut Writer, client: &Client, floor: Height) -> Result<(), ApplyError> {
-    let raised = client
-        .execute(
-            "-- apply::prune::raise_floor\n\
-             update debshrew.checkpoint set journal_floor = greatest(journal_floor, $3) \
-              where pipeline_id = $1 and epoch = $2 and height >= $3",
-            &[&writer.pipeline().id, &writer.epoch(), &floor.to_sql()],
-        )
-        .await
-        .map_err(DbError::statement("raise the journal's floor"))?;
-    if raised != 1 {
-        return Err(ApplyError::Fenced { pipeline: writer.pipeline().name.clone() });
-    }
-    writer.floor_raised(floor);
-    Ok(())
 }
 
 /// Takes the images away, a few blocks' at a time.
 async fn prune(
     client: &Client,
     pipeline: &Registered,
-    targets: &Targets,
+    tables: &Tables,
     after: Option<Height>,
     floor: Height,
-) -> Result<(), ApplyError> {
+) -> Result<(), UndoError> {
     let mut rows = 0;
-    for target in targets.list() {
+    for target in tables.all() {
         let what = || DbError::statement(format!("prune the journal of `{}`", target.table.name));
         // Ranges that no summary covers would be read each time.
-        let summarise = "-- apply::prune::summarise\n\
+        let summarise = "-- undo::prune::summarise\n\
              select brin_summarize_new_values(i.indexrelid) from pg_index i \
                join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
               where i.indrelid = $1::text::regclass and a.amname = 'brin'";
@@ -96,7 +78,7 @@ async fn prune(
             // Where the last one ended is not known to a process that has just begun: one large step.
             let to = after.map_or(floor, |after| after.saturating_add(STEP).min(floor));
             rows += client
-                .execute(&target.forget_between(), &[&after.map_or(-1, Height::to_sql), &to.to_sql()])
+                .execute(&forget_between(target), &[&after.map_or(-1, Height::to_sql), &to.to_sql()])
                 .await
                 .map_err(what())?;
             after = Some(to);
@@ -104,4 +86,13 @@ async fn prune(
     }
     tracing::debug!(pipeline = pipeline.name, %floor, rows, "pruned the journals");
     Ok(())
+}
+
+/// Takes away the images above `$1` up to and including `$2`.
+fn forget_between(target: &Target) -> String {
+    format!(
+        "-- undo::prune::forget_between\ndelete from {} \
+         where undo_height > $1::pg_catalog.int4 and undo_height <= $2::pg_catalog.int4",
+        target.journal
+    )
 }

@@ -3,11 +3,29 @@
 //!
 //! Reports facts. What follows from them, such as which tables cannot be journaled, is `apply`'s business.
 
+mod queries;
+
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::{Client, Row};
 
 use super::{DbError, quote};
+use queries::{COLUMNS, FOREIGN_KEYS, KEYS, OUTSIDE_KEYS, RELATIONS, TRIGGERS, TYPES};
+
+/// A column's position in its [`Table`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColumnId(u16);
+
+impl ColumnId {
+    /// PostgreSQL's tables have 1,600 columns at most.
+    pub fn new(position: usize) -> ColumnId {
+        ColumnId(u16::try_from(position).unwrap_or(u16::MAX))
+    }
+
+    pub fn position(self) -> usize {
+        self.0.into()
+    }
+}
 
 /// A table of the pipeline's schema, ordinary or partitioned.
 #[derive(Clone, Debug)]
@@ -17,13 +35,17 @@ pub struct Table {
     pub name: String,
     /// In the order of their numbers.
     pub columns: Vec<Column>,
-    /// Positions in `columns` of the primary key's columns, in the key's order; empty without one.
-    pub key: Vec<usize>,
+    /// The primary key's columns, in the key's order; empty without one.
+    pub key: Vec<ColumnId>,
+    /// A key over periods (`without overlaps`): rows that it calls the same are not equal.
+    pub key_temporal: bool,
     /// A deferrable primary key cannot be the arbiter of `on conflict`.
     pub key_deferrable: bool,
     /// The name of a unique index or exclusion constraint beside the primary key that is checked row by row.
     pub immediate_unique: Option<String>,
     pub foreign_keys: Vec<ForeignKey>,
+    /// Foreign keys of tables in other schemas that reference this table.
+    pub referenced_by: Vec<OutsideKey>,
     pub triggers: Vec<Trigger>,
     pub unlogged: bool,
     /// It has children by inheritance, or is one; partitions do not count.
@@ -39,9 +61,19 @@ impl Table {
         format!("{}.{}", quote(&self.schema), quote(&self.name))
     }
 
-    /// Positions in `columns` of those whose values are ours to set.
-    pub fn stored(&self) -> impl Iterator<Item = usize> + '_ {
-        self.columns.iter().enumerate().filter(|(_, column)| !column.generated).map(|(index, _)| index)
+    pub fn column(&self, id: ColumnId) -> &Column {
+        &self.columns[id.position()]
+    }
+
+    /// The column of that name.
+    pub fn find(&self, name: &str) -> Option<ColumnId> {
+        self.columns.iter().position(|column| column.name == name).map(ColumnId::new)
+    }
+
+    /// The columns whose values are ours to set.
+    pub fn stored(&self) -> impl Iterator<Item = ColumnId> + '_ {
+        let ids = (0..self.columns.len()).map(ColumnId::new);
+        ids.filter(|id| !self.column(*id).generated)
     }
 }
 
@@ -85,6 +117,10 @@ pub struct Column {
 pub enum Shape {
     /// Its input text.
     Scalar,
+    /// `bytea`.
+    Bytes,
+    /// A date or time, or a range of them: its input knows words such as `now`.
+    Time,
     /// `json` or `jsonb`: the JSON itself.
     Json,
     Array {
@@ -97,17 +133,32 @@ pub enum Shape {
 #[derive(Clone, Debug)]
 pub struct ForeignKey {
     pub name: String,
+    /// The columns that reference.
+    pub columns: Vec<String>,
     /// The table that is referenced.
     pub references: u32,
     pub deferrable: bool,
+    /// An index leads with the columns that reference.
+    pub indexed: bool,
     /// `cascade`, `set null` or `set default`, when a referenced row goes or its key changes.
     pub action: Option<String>,
+}
+
+/// A foreign key of a table in another schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsideKey {
+    /// The table that references, for SQL.
+    pub table: String,
+    pub name: String,
 }
 
 #[derive(Clone, Debug)]
 pub struct Trigger {
     pub name: String,
+    pub function_name: String,
     pub function_source: String,
+    /// It fires before the row is written, and may change it or keep it out.
+    pub before: bool,
 }
 
 /// The tables of `schema` that have no other owner than the pipeline, by name.
@@ -131,6 +182,7 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     let types = Types::read(&client.query(TYPES, &[&type_oids]).await.map_err(read("types"))?);
     let keys = client.query(KEYS, &[&schema]).await.map_err(read("keys"))?;
     let foreign_keys = client.query(FOREIGN_KEYS, &[&schema]).await.map_err(read("foreign keys"))?;
+    let outside = client.query(OUTSIDE_KEYS, &[&schema]).await.map_err(read("references"))?;
     let triggers = client.query(TRIGGERS, &[&schema]).await.map_err(read("triggers"))?;
     client
         .execute(
@@ -154,17 +206,17 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     }
     for row in &foreign_keys {
         if let Some(table) = tables.get_mut(&row.get("table_oid")) {
-            table.foreign_keys.push(ForeignKey {
-                name: row.get("name"),
-                references: row.get("references"),
-                deferrable: row.get("deferrable"),
-                action: row.get("action"),
-            });
+            table.foreign_keys.push(foreign_key(row));
+        }
+    }
+    for row in &outside {
+        if let Some(table) = tables.get_mut(&row.get("table_oid")) {
+            table.referenced_by.push(OutsideKey { table: row.get("referencing"), name: row.get("name") });
         }
     }
     for row in &triggers {
         if let Some(table) = tables.get_mut(&row.get("table_oid")) {
-            table.triggers.push(Trigger { name: row.get("name"), function_source: row.get("source") });
+            table.triggers.push(trigger(row));
         }
     }
     let mut tables: Vec<Table> = tables.into_values().collect();
@@ -179,14 +231,36 @@ fn table(row: &Row, schema: &str) -> Table {
         name: row.get("name"),
         columns: Vec::new(),
         key: Vec::new(),
+        key_temporal: row.get("key_temporal"),
         key_deferrable: row.get("key_deferrable"),
         immediate_unique: row.get("immediate_unique"),
         foreign_keys: Vec::new(),
+        referenced_by: Vec::new(),
         triggers: Vec::new(),
         unlogged: row.get("unlogged"),
         inherits: row.get("inherits"),
         has_rules: row.get("has_rules"),
         row_security: row.get("row_security"),
+    }
+}
+
+fn foreign_key(row: &Row) -> ForeignKey {
+    ForeignKey {
+        name: row.get("name"),
+        columns: row.get("columns"),
+        references: row.get("references"),
+        deferrable: row.get("deferrable"),
+        indexed: row.get("indexed"),
+        action: row.get("action"),
+    }
+}
+
+fn trigger(row: &Row) -> Trigger {
+    Trigger {
+        name: row.get("name"),
+        function_name: row.get("function_name"),
+        function_source: row.get("source"),
+        before: row.get("before"),
     }
 }
 
@@ -226,7 +300,7 @@ fn column(row: &Row, types: &Types) -> Result<Column, DbError> {
 fn add_key_column(table: &mut Table, row: &Row) {
     let number: i16 = row.get("number");
     if let Some(position) = table.columns.iter().position(|column| column.number == number) {
-        table.key.push(position);
+        table.key.push(ColumnId::new(position));
         table.columns[position].equals = row.get("equals");
     }
 }
@@ -242,6 +316,8 @@ struct Type {
     category: String,
     element: u32,
     base: u32,
+    /// What a range is over.
+    subtype: Option<u32>,
     delimiter: String,
     field_names: Vec<String>,
     field_types: Vec<u32>,
@@ -256,6 +332,7 @@ impl Types {
             category: row.get("category"),
             element: row.get("element"),
             base: row.get("base"),
+            subtype: row.get("subtype"),
             delimiter: row.get("delimiter"),
             field_names: row.get("field_names"),
             field_types: row.get("field_types"),
@@ -278,12 +355,24 @@ impl Types {
 
     fn shape(&self, oid: u32, depth: usize) -> Result<Shape, DbError> {
         const JSON: [u32; 2] = [114, 3802];
+        const BYTEA: u32 = 17;
+        // date, time, timestamp, timestamptz, timetz
+        const TIMES: [u32; 5] = [1082, 1083, 1114, 1184, 1266];
         let found = self.base(oid)?;
         if depth > 64 {
             return Err(DbError::Catalog(format!("type {} is nested deeper than 64 levels", found.sql)));
         }
         Ok(if JSON.contains(&found.oid) {
             Shape::Json
+        } else if found.oid == BYTEA {
+            Shape::Bytes
+        } else if TIMES.contains(&found.oid) {
+            Shape::Time
+        } else if let Some(subtype) = found.subtype {
+            match self.shape(subtype, depth + 1)? {
+                Shape::Time => Shape::Time,
+                _ => Shape::Scalar,
+            }
         } else if found.category == "A" {
             Shape::Array {
                 element: Box::new(self.shape(found.element, depth + 1)?),
@@ -303,119 +392,3 @@ impl Types {
         })
     }
 }
-
-const RELATIONS: &str = "\
--- db::catalog::relations
-select c.oid, c.relname::text as name,
-       exists (select from pg_class m where m.oid = any(p.members) and m.relpersistence = 'u') as unlogged,
-       (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
-         or exists (select from pg_inherits i where i.inhrelid = c.oid) as inherits,
-       exists (select from pg_rewrite r where r.ev_class = any(p.members)) as has_rules,
-       row_security_active(c.oid) as row_security,
-       coalesce((select not i.indimmediate from pg_index i where i.indrelid = c.oid and i.indisprimary), false)
-         as key_deferrable,
-       (select min(k.relname::text) from pg_index i join pg_class k on k.oid = i.indexrelid
-         where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
-           and not i.indisprimary and i.indimmediate) as immediate_unique
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
- cross join lateral (
-         -- A partition may have indexes, rules and a persistence of its own.
-         select array(select c.oid union select relid from pg_partition_tree(c.oid)) as members
-       ) p
- where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'";
-
-const COLUMNS: &str = "\
--- db::catalog::columns
-select a.attrelid as table_oid, a.attnum as number, a.attname::text as name, a.atttypid as type_oid,
-       a.atttypmod as modifier, format_type(a.atttypid, a.atttypmod) as declared, a.attnotnull as not_null,
-       a.attgenerated <> '' as generated, a.attidentity <> '' as identity, a.attidentity = 'a' as identity_always,
-       case when a.attgenerated = '' then coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) end as default_text,
-       -- Partitions store the rows of a partitioned table.
-       (select quote_literal((m.attmissingval::text::text[])[1])
-          from pg_attribute m
-         where m.attname = a.attname and m.atthasmissing
-           and (m.attrelid = a.attrelid
-                or (c.relkind = 'p' and m.attrelid in (select relid from pg_partition_tree(a.attrelid))))
-         limit 1) as missing,
-       -- Not the type's own: a domain's collation is that of no cast to its base.
-       case when l.collname <> 'default' or l.collnamespace <> 'pg_catalog'::regnamespace
-            then quote_ident(ln.nspname) || '.' || quote_ident(l.collname) end as collation,
-       coalesce(not l.collisdeterministic, false) as loose_collation
-  from pg_attribute a
-  join pg_class c on c.oid = a.attrelid
-  join pg_namespace n on n.oid = c.relnamespace
-  join pg_type t on t.oid = a.atttypid
-  left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-  left join pg_collation l on l.oid = a.attcollation
-  left join pg_namespace ln on ln.oid = l.collnamespace
- where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'
-   and a.attnum > 0 and not a.attisdropped
- order by a.attrelid, a.attnum";
-
-const TYPES: &str = "\
--- db::catalog::types
-with recursive needed (oid) as (
-  select unnest($1::oid[])
-  union
-  select part.oid
-    from needed n
-    join pg_type t on t.oid = n.oid
-   cross join lateral (
-           select t.typbasetype where t.typtype = 'd'
-     union all
-           select t.typelem where t.typcategory = 'A'
-     union all
-           select a.atttypid from pg_attribute a
-            where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-   ) part (oid)
-)
-select t.oid, format_type(t.oid, -1) as sql, t.typtype::text as kind, t.typcategory::text as category,
-       t.typelem as element, t.typbasetype as base, t.typdelim::text as delimiter,
-       array(select a.attname::text from pg_attribute a
-              where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-              order by a.attnum) as field_names,
-       array(select a.atttypid from pg_attribute a
-              where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
-              order by a.attnum) as field_types
-  from needed n join pg_type t on t.oid = n.oid";
-
-// Strategy 3 of a B-tree's operator family is equality (PostgreSQL's manual, "B-Tree Indexes").
-const KEYS: &str = "\
--- db::catalog::keys
-select i.indrelid as table_oid, k.number,
-       (select 'operator(' || quote_ident(n.nspname) || '.' || o.oprname || ')'
-          from pg_opclass f
-          join pg_amop m on m.amopfamily = f.opcfamily and m.amopstrategy = 3
-                        and m.amoplefttype = f.opcintype and m.amoprighttype = f.opcintype
-          join pg_operator o on o.oid = m.amopopr
-          join pg_namespace n on n.oid = o.oprnamespace
-         where f.oid = (i.indclass::oid[])[k.position - 1]) as equals
-  from pg_index i
-  join pg_class c on c.oid = i.indrelid
-  join pg_namespace s on s.oid = c.relnamespace
- cross join lateral unnest(i.indkey::int2[]) with ordinality k (number, position)
- where s.nspname = $1 and i.indisprimary and k.position <= i.indnkeyatts
- order by i.indrelid, k.position";
-
-const FOREIGN_KEYS: &str = "\
--- db::catalog::foreign_keys
-select f.conrelid as table_oid, f.conname::text as name, f.confrelid as references, f.condeferrable as deferrable,
-       case when 'c' in (f.confdeltype, f.confupdtype) then 'cascade'
-            when 'n' in (f.confdeltype, f.confupdtype) then 'set null'
-            when 'd' in (f.confdeltype, f.confupdtype) then 'set default' end as action
-  from pg_constraint f
-  join pg_class c on c.oid = f.conrelid
-  join pg_namespace n on n.oid = c.relnamespace
- where n.nspname = $1 and f.contype = 'f' and f.conparentid = 0
- order by f.conname";
-
-const TRIGGERS: &str = "\
--- db::catalog::triggers
-select distinct on (r.root, t.tgname, p.oid) r.root as table_oid, t.tgname::text as name, p.prosrc as source
-  from pg_trigger t
- cross join lateral (select coalesce(pg_partition_root(t.tgrelid)::oid, t.tgrelid) as root) r
-  join pg_class c on c.oid = r.root
-  join pg_namespace n on n.oid = c.relnamespace
-  join pg_proc p on p.oid = t.tgfoid
- where n.nspname = $1 and not t.tgisinternal and t.tgenabled <> 'D'
- order by r.root, t.tgname, p.oid";

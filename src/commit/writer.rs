@@ -1,0 +1,239 @@
+//! Commits blocks one on top of the other, several of them on their way at once.
+//!
+//! Whatever goes wrong, the caller drops the lease with its connection and takes a new one, which reads the checkpoint
+//! first: so a lost reply to COMMIT is found out, and nothing is ever applied twice.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use super::plan::{Order, first_order};
+use super::transaction::{Prepared, Sender, Sent, Statements};
+use super::{Block, CommitError};
+use crate::block::BlockRef;
+use crate::db::{DbError, quote};
+use crate::register::{Checkpoint, Lease, Registered};
+use crate::table::Tables;
+
+/// The most blocks that are sent before the first of them is known to be committed.
+const MAX_SENT: usize = 4;
+
+/// No further block is sent while more rows than this are on their way.
+const MAX_ROWS_SENT: usize = 5_000;
+
+/// What commits blocks in a lease's session.
+#[derive(Default)]
+pub struct Writer {
+    statements: Statements,
+}
+
+/// A block, and the order in which its changes are to be tried.
+type Queued = (Block, Order);
+
+/// What stopped blocks on their way.
+struct Stopped {
+    at: BlockRef,
+    order: Order,
+    error: CommitError,
+    block: Option<Block>,
+    /// The blocks behind it that were taken already; nothing of them is in the database.
+    behind: Vec<Block>,
+}
+
+impl Writer {
+    /// Sets up the lease's session for the statements of blocks.
+    pub async fn new(lease: &Lease) -> Result<Writer, CommitError> {
+        prepare_session(lease.client(), lease.pipeline()).await?;
+        Ok(Writer::default())
+    }
+
+    /// Commits blocks one on top of the other, each in its transaction, the first on the lease's checkpoint. `committed`
+    /// is told each one and how many rows it changed. On a failure the blocks before it are committed, it and those
+    /// after it are not, and this lease is of no more use.
+    ///
+    /// Blocks are sent without waiting for the ones before: should one fail, the checkpoint is not where the next
+    /// one expects it.
+    pub async fn commit_all(
+        &mut self,
+        lease: &mut Lease,
+        tables: &Tables,
+        blocks: impl IntoIterator<Item = Block>,
+        mut committed: impl FnMut(BlockRef, u64),
+    ) -> Result<(), (BlockRef, CommitError)> {
+        let queued = |block: Block| {
+            let order = first_order(tables, &block.changes);
+            (block, order)
+        };
+        let mut blocks = blocks.into_iter();
+        let mut again: VecDeque<Queued> = VecDeque::new();
+        // What the block that is tried again failed with before.
+        let mut objection: Option<(BlockRef, CommitError)> = None;
+        loop {
+            let mut checkpoint = lease.checkpoint();
+            let next = || again.pop_front().or_else(|| blocks.next().map(queued));
+            let way = Way { sender: Sender { lease, tables }, sent: VecDeque::new(), rows: 0 };
+            let mut arrived = |now: Checkpoint, at: BlockRef, changes: usize| {
+                checkpoint = now;
+                committed(at, changes as u64);
+            };
+            let done = way.run(next, &mut self.statements, lease.checkpoint().block, &mut arrived).await;
+            lease.moved(checkpoint);
+            let Err(stopped) = done else { return Ok(()) };
+            let Stopped { at, order, error, block, behind } = *stopped;
+            match block {
+                Some(block) if order == Order::Sets && error.depends_on_order() => {
+                    tracing::debug!(height = %at.height, "applying the block in the order of emission");
+                    let behind = behind.into_iter().map(queued);
+                    again = [(block, Order::Emission)].into_iter().chain(behind).chain(again).collect();
+                    objection = Some((at, error));
+                }
+                // Of both the first says more: it is about all rows of a statement.
+                _ => {
+                    let first = objection.filter(|(tried, _)| *tried == at && error.depends_on_order());
+                    return Err(first.unwrap_or((at, error)));
+                }
+            }
+        }
+    }
+}
+
+/// Blocks on their way to the database.
+struct Way<'a> {
+    sender: Sender<'a>,
+    sent: VecDeque<Sent<'a>>,
+    rows: usize,
+}
+
+impl Way<'_> {
+    async fn run(
+        mut self,
+        mut next: impl FnMut() -> Option<Queued>,
+        statements: &mut Statements,
+        mut from: Option<BlockRef>,
+        arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
+    ) -> Result<(), Box<Stopped>> {
+        while let Some((block, order)) = next() {
+            while self.sent.len() >= MAX_SENT || (self.rows > MAX_ROWS_SENT && !self.sent.is_empty()) {
+                if let Err(mut stopped) = self.arrive(arrived).await {
+                    stopped.behind.push(block);
+                    return Err(stopped);
+                }
+            }
+            let at = block.at;
+            match self.sender.prepare(from, block, order, statements).await {
+                Ok(prepared) if prepared.is_alone() => self.send_alone(prepared, statements, arrived).await?,
+                Ok(prepared) => self.send(prepared, arrived).await?,
+                Err((block, error)) => {
+                    if let Err(mut stopped) = self.arrive_all(arrived).await {
+                        stopped.behind.push(block);
+                        return Err(stopped);
+                    }
+                    return Err(Box::new(Stopped {
+                        at,
+                        order,
+                        error,
+                        block: Some(block),
+                        behind: Vec::new(),
+                    }));
+                }
+            }
+            from = Some(at);
+        }
+        self.arrive_all(arrived).await
+    }
+
+    async fn send(
+        &mut self,
+        prepared: Prepared,
+        arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
+    ) -> Result<(), Box<Stopped>> {
+        self.rows += prepared.rows;
+        let sent = self.sender.send(prepared).await;
+        let has_gap = sent.has_gap();
+        self.sent.push_back(sent);
+        if has_gap { self.arrive_all(arrived).await } else { Ok(()) }
+    }
+
+    async fn send_alone(
+        &mut self,
+        prepared: Prepared,
+        statements: &mut Statements,
+        arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
+    ) -> Result<(), Box<Stopped>> {
+        if let Err(mut stopped) = self.arrive_all(arrived).await {
+            stopped.behind.push(prepared.block);
+            return Err(stopped);
+        }
+        let prepared = Arc::new(prepared);
+        match self.sender.send_alone(&prepared, statements).await {
+            Ok(checkpoint) => {
+                arrived(checkpoint, prepared.block.at, prepared.changes);
+                Ok(())
+            }
+            Err(error) => Err(Stopped::new(prepared, error)),
+        }
+    }
+
+    async fn arrive_all(
+        &mut self,
+        arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
+    ) -> Result<(), Box<Stopped>> {
+        while !self.sent.is_empty() {
+            self.arrive(arrived).await?;
+        }
+        Ok(())
+    }
+
+    /// The first of the blocks that were sent is committed, or has failed and with it all behind it.
+    async fn arrive(
+        &mut self,
+        arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
+    ) -> Result<(), Box<Stopped>> {
+        let Some(sent) = self.sent.pop_front() else { return Ok(()) };
+        let (prepared, result) = self.sender.finish(sent).await;
+        match result {
+            Ok(checkpoint) => {
+                self.rows -= prepared.rows;
+                arrived(checkpoint, prepared.block.at, prepared.changes);
+                Ok(())
+            }
+            Err(error) => {
+                let mut stopped = Stopped::new(prepared, error);
+                for sent in self.sent.drain(..) {
+                    stopped.behind.extend(sent.abandon().await.map(|prepared| prepared.block));
+                }
+                Err(stopped)
+            }
+        }
+    }
+}
+
+impl Stopped {
+    fn new(prepared: Arc<Prepared>, error: CommitError) -> Box<Stopped> {
+        let (at, order) = (prepared.block.at, prepared.order);
+        let block = Arc::into_inner(prepared).map(|prepared| prepared.block);
+        Box::new(Stopped { at, order, error, block, behind: Vec::new() })
+    }
+}
+
+/// Whatever the role's or the database's settings are: a block's plans are those that stay good, no block is too long,
+/// and no pause between two. (Not every version of PostgreSQL has each of those time limits.)
+async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), CommitError> {
+    // A plan made while a table is small would scan it for ever; compiling plans of this size costs more than
+    // running them. Rows of a block stay in memory, where they are kept for several parts of a statement. Triggers
+    // and defaults of the user's find their names in the pipeline's schema. Row security that would hide a row is an
+    // error.
+    let sql = format!(
+        "-- commit::writer::prepare_session\n\
+         set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan; set work_mem = '64MB';\n\
+         set default_transaction_isolation = 'read committed'; set row_security = off;\n\
+         set idle_in_transaction_session_timeout = '60s'; set search_path = {}; set application_name = {};\n\
+         select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
+          where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout')",
+        quote(&pipeline.schema),
+        quote(&format!("debshrew/{}", pipeline.name)),
+    );
+    client.batch_execute(&sql).await.map_err(DbError::statement("set up the writer's session"))?;
+    Ok(())
+}

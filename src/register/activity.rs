@@ -1,0 +1,154 @@
+//! What a pipeline's process says that it is doing, and what people see of all pipelines.
+
+use tokio_postgres::{Client, GenericClient};
+
+use super::{RegisterError, is_missing};
+use crate::block::Height;
+use crate::db::DbError;
+use crate::db::lock::Lock;
+
+/// What a pipeline is doing, as shown by `status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    Running,
+    /// Nothing can be done until something outside changes; the reason says what.
+    Waiting,
+    /// It has met what it cannot get past.
+    Halted,
+    Stopped,
+}
+
+impl Activity {
+    fn sql(self) -> &'static str {
+        match self {
+            Activity::Running => "running",
+            Activity::Waiting => "waiting",
+            Activity::Halted => "halted",
+            Activity::Stopped => "stopped",
+        }
+    }
+}
+
+/// What is said of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub activity: Activity,
+    pub reason: Option<String>,
+    /// The block that the reason is about.
+    pub reason_height: Option<Height>,
+    /// The source's tip, if it was looked at.
+    pub source_tip: Option<Height>,
+}
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The writer, or who was it last.
+    Writer { epoch: i64 },
+    /// A process that has not become the writer.
+    Bystander,
+}
+
+/// The longest reason that is kept, in characters: a transform has a say in it.
+const LONGEST_REASON: usize = 4000;
+
+/// Says what the pipeline is doing. `since` moves when the state or its reason changes. Of a pipeline that another
+/// process writes nothing is said: that one knows better.
+pub async fn report(
+    client: &Client,
+    pipeline: i32,
+    role: Role,
+    report: &Report,
+) -> Result<(), RegisterError> {
+    let epoch = match role {
+        Role::Writer { epoch } => Some(epoch),
+        Role::Bystander if Lock::Writer(pipeline).is_taken(client).await? => return Ok(()),
+        Role::Bystander => None,
+    };
+    client
+        .execute(
+            "-- register::activity::report\n\
+             update debshrew.activity a \
+                set state = $2, reason = $3, reason_height = $4, \
+                    since = case when (a.state, a.reason) is distinct from ($2, $3) then clock_timestamp() \
+                                 else a.since end, \
+                    source_height = coalesce($5, a.source_height), \
+                    source_seen_at = case when $5::int4 is null then a.source_seen_at else clock_timestamp() end \
+              where pipeline_id = $1 \
+                and ($6::int8 is null or exists ( \
+                      select from debshrew.checkpoint c where c.pipeline_id = $1 and c.epoch = $6))",
+            &[
+                &pipeline,
+                &report.activity.sql(),
+                &report.reason.as_deref().map(storable),
+                &report.reason_height.map(Height::to_sql),
+                &report.source_tip.map(Height::to_sql),
+                &epoch,
+            ],
+        )
+        .await
+        .map_err(DbError::statement("report the pipeline's state"))?;
+    Ok(())
+}
+
+/// PostgreSQL's texts hold no NUL.
+fn storable(reason: &str) -> String {
+    reason
+        .chars()
+        .take(LONGEST_REASON)
+        .map(|character| if character == '\0' { char::REPLACEMENT_CHARACTER } else { character })
+        .collect()
+}
+
+/// A pipeline as people see it: a row of `debshrew.pipelines`, whose columns are described there.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Overview {
+    pub pipeline: String,
+    pub schema: String,
+    pub height: Option<i32>,
+    pub block_hash: Option<String>,
+    pub source_height: Option<i32>,
+    pub lag_blocks: Option<i32>,
+    pub state: String,
+    pub last_error: Option<String>,
+    pub last_error_height: Option<i32>,
+    /// As PostgreSQL writes a time in ISO 8601.
+    pub last_block_at: Option<String>,
+    pub rollback_floor: Option<i32>,
+    pub start_height: i32,
+}
+
+/// Every pipeline that is set up in the database, by name; none when nothing is set up yet.
+pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, RegisterError> {
+    let rows = client
+        .query(
+            "-- register::activity::overview\n\
+             select pipeline, schema, height, block_hash, source_height, lag_blocks, state, last_error, \
+                    last_error_height, rollback_floor, start_height, \
+                    to_char(last_block_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as last_block_at \
+               from debshrew.pipelines order by pipeline",
+            &[],
+        )
+        .await;
+    let rows = match rows {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        other => other.map_err(DbError::statement("read `debshrew.pipelines`"))?,
+    };
+    Ok(rows
+        .iter()
+        .map(|row| Overview {
+            pipeline: row.get("pipeline"),
+            schema: row.get("schema"),
+            height: row.get("height"),
+            block_hash: row.get("block_hash"),
+            source_height: row.get("source_height"),
+            lag_blocks: row.get("lag_blocks"),
+            state: row.get("state"),
+            last_error: row.get("last_error"),
+            last_error_height: row.get("last_error_height"),
+            last_block_at: row.get("last_block_at"),
+            rollback_floor: row.get("rollback_floor"),
+            start_height: row.get("start_height"),
+        })
+        .collect())
+}

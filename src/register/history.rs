@@ -1,0 +1,94 @@
+//! The blocks of the branch that is followed, and the rollbacks that there were.
+
+use tokio_postgres::{Client, GenericClient};
+
+use super::{RegisterError, Registered};
+use crate::block::{BlockHash, BlockRef, Height};
+use crate::db::DbError;
+
+/// The hash under which a height was committed on the branch that is followed.
+pub async fn committed_hash(
+    client: &impl GenericClient,
+    pipeline: i32,
+    height: Height,
+) -> Result<Option<BlockHash>, RegisterError> {
+    let row = client
+        .query_opt(
+            "-- register::history::committed_hash\n\
+             select hash from debshrew.block where pipeline_id = $1 and height = $2",
+            &[&pipeline, &height.to_sql()],
+        )
+        .await
+        .map_err(DbError::statement("read the block log"))?;
+    Ok(row.and_then(|row| BlockHash::from_slice(row.get(0))))
+}
+
+/// Why blocks are undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The source follows another branch.
+    Reorg,
+    /// Somebody asked for it.
+    Operator,
+}
+
+impl Cause {
+    fn sql(self) -> &'static str {
+        match self {
+            Cause::Reorg => "reorg",
+            Cause::Operator => "operator",
+        }
+    }
+}
+
+/// What a rollback did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    pub from: BlockRef,
+    /// The checkpoint now; `None` is before the first block.
+    pub to: Option<BlockRef>,
+    /// How many blocks were undone.
+    pub depth: u32,
+    /// How many rows were put back or removed, the state's included.
+    pub rows: u64,
+}
+
+/// Takes the blocks that were undone out of the log, and notes the rollback, inside the caller's transaction.
+pub async fn record_rollback(
+    client: &Client,
+    pipeline: &Registered,
+    done: &RolledBack,
+    cause: Cause,
+) -> Result<(), RegisterError> {
+    // Height 0 may be undone too.
+    let above = done.to.map_or(-1, |to| to.height.to_sql());
+    client
+        .execute(
+            "-- register::history::forget_blocks\n\
+             delete from debshrew.block where pipeline_id = $1 and height > $2",
+            &[&pipeline.id, &above],
+        )
+        .await
+        .map_err(DbError::statement("take blocks out of the block log"))?;
+    let hash = |block: BlockRef| block.hash.as_bytes().to_vec();
+    client
+        .execute(
+            "-- register::history::record_rollback\n\
+             insert into debshrew.reorg \
+               (pipeline_id, from_height, from_hash, to_height, to_hash, depth, rows_restored, cause) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+            &[
+                &pipeline.id,
+                &done.from.height.to_sql(),
+                &hash(done.from),
+                &done.to.map(|to| to.height.to_sql()),
+                &done.to.map(hash),
+                &i32::try_from(done.depth).unwrap_or(i32::MAX),
+                &i64::try_from(done.rows).unwrap_or(i64::MAX),
+                &cause.sql(),
+            ],
+        )
+        .await
+        .map_err(DbError::statement("record the rollback"))?;
+    Ok(())
+}

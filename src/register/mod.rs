@@ -1,0 +1,79 @@
+//! What debshrew's own tables say: the pipelines, how far each has come, who may move its checkpoint, what it does, and
+//! what its journals follow.
+//!
+//! Owns all SQL on these tables, and alone moves a checkpoint, in the database and in memory. Knows nothing of rows.
+
+mod activity;
+mod checkpoint;
+mod history;
+mod journals;
+mod lease;
+mod pipelines;
+
+pub use activity::{Activity, Overview, Report, Role, overview, report};
+pub use checkpoint::{Checkpoint, checkpoint, cut};
+pub use history::{Cause, RolledBack, committed_hash, record_rollback};
+pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
+pub use lease::{Lease, Move, MoveBack};
+pub use pipelines::{Registered, find, register};
+
+use crate::block::Height;
+use crate::db::DbError;
+use crate::failure::Kind;
+
+/// Why something could not be read from debshrew's tables, or written there.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error("pipeline `{pipeline}` was set up with {key} `{was}`, and the configuration now says `{is}`")]
+    Contradiction { pipeline: String, key: &'static str, was: String, is: String },
+    #[error("another process has taken over pipeline `{pipeline}`, or its checkpoint was moved")]
+    Fenced { pipeline: String },
+    #[error("pipeline `{0}` is not set up in this database: run `debshrew migrate`")]
+    NotSetUp(String),
+    #[error("pipeline `{pipeline}` has not committed height {height}, so it cannot be rolled back to it")]
+    NotCommitted { pipeline: String, height: Height },
+    #[error("debshrew's tables are damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl RegisterError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            RegisterError::Db(error) => error.kind(),
+            // Whoever is the writer now may go away again; the checkpoint is read anew before anything else.
+            RegisterError::Fenced { .. } => Kind::Transient,
+            RegisterError::Contradiction { .. }
+            | RegisterError::NotSetUp(_)
+            | RegisterError::NotCommitted { .. }
+            | RegisterError::Damaged(_) => Kind::Permanent,
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            RegisterError::Contradiction { .. } => {
+                Some("change it back, or give the pipeline another name to begin anew".into())
+            }
+            RegisterError::Db(_)
+            | RegisterError::Fenced { .. }
+            | RegisterError::NotSetUp(_)
+            | RegisterError::NotCommitted { .. }
+            | RegisterError::Damaged(_) => None,
+        }
+    }
+}
+
+fn height(value: Option<i32>) -> Result<Option<Height>, RegisterError> {
+    value
+        .map(|height| Height::from_sql(height).ok_or(RegisterError::Damaged("a height is negative")))
+        .transpose()
+}
+
+/// Whether a query failed because nothing is set up in the database.
+fn is_missing(error: &tokio_postgres::Error) -> bool {
+    use tokio_postgres::error::SqlState;
+    error.code().is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(code))
+}

@@ -1,0 +1,118 @@
+//! What `migrate` does: it sets a database up for its pipelines and brings it up to date, their journals in step with their
+//! tables; and what every writer looks at first: the tables as they are now, if their journals fit them.
+
+mod declared;
+mod grant;
+mod journal;
+mod record;
+mod setup;
+mod witness;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tokio_postgres::{Client, Transaction};
+
+pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
+
+use crate::block::Height;
+use crate::db::{DbError, catalog};
+use crate::failure::Kind;
+use crate::register::{RegisterError, Registered, read_journals};
+use crate::table::{Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals, replicable};
+
+/// A pipeline as the configuration has it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub name: String,
+    pub schema: String,
+    /// The folder of its migrations, if it has any.
+    pub migrations: Option<PathBuf>,
+    pub start_height: Height,
+}
+
+/// Why a database is not set up for its pipelines.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error(
+        "the tables of pipeline `{pipeline}` have changed since `debshrew migrate` was run last ({differences}); run it"
+    )]
+    OutOfStep { pipeline: String, differences: String },
+    #[error("pipeline `{pipeline}` is being written by a running debshrew: stop it first")]
+    Running { pipeline: String },
+    #[error("table `{table}` cannot be replicated: {reasons}")]
+    Refused { table: String, reasons: String },
+}
+
+impl SchemaError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            SchemaError::Db(error) => error.kind(),
+            SchemaError::Register(error) => error.kind(),
+            SchemaError::OutOfStep { .. } | SchemaError::Running { .. } | SchemaError::Refused { .. } => {
+                Kind::Permanent
+            }
+        }
+    }
+
+    /// What to do about it, where the message does not say it.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            SchemaError::Register(error) => error.advice(),
+            SchemaError::Db(_)
+            | SchemaError::OutOfStep { .. }
+            | SchemaError::Running { .. }
+            | SchemaError::Refused { .. } => None,
+        }
+    }
+}
+
+/// The pipeline's tables as they are now, and its state.
+async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
+    let journals = journal_schema(&pipeline.name);
+    let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut list = Vec::new();
+    for table in catalog::tables(client, &pipeline.schema).await? {
+        let name = table.name.clone();
+        match replicable(table, Role::Rows, &journals, &name) {
+            Ok(target) => list.push(target),
+            Err(reasons) => {
+                refused.insert(name, reasons);
+            }
+        }
+    }
+    // A table that goes may be what another one's reason was about, so only the first round counts.
+    for (table, reason) in relation_refusals(&list) {
+        refused.entry(table).or_default().push(reason);
+    }
+    list.retain(|target| !refused.contains_key(&target.table.name));
+    let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
+    let state = state.ok_or_else(|| RegisterError::NotSetUp(pipeline.name.clone()))?;
+    let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL)
+        .map_err(|reasons| SchemaError::Refused { table: STATE_TABLE.into(), reasons: reasons.join("; ") })?;
+    let records = read_journals(client, pipeline.id).await?;
+    for target in list.iter_mut().chain([&mut state]) {
+        record::number(target, records.get(&target.table.name));
+    }
+    let refused = refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
+    Ok(Tables::new(list, state, refused))
+}
+
+/// The pipeline's tables, if their journals fit them.
+pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
+    let tables = read_tables(client, pipeline).await?;
+    let differences = journal::differences(client, pipeline, &tables).await?;
+    if differences.is_empty() {
+        Ok(tables)
+    } else {
+        Err(SchemaError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
+    }
+}
+
+async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), SchemaError> {
+    transaction.batch_execute(sql).await.map_err(|error| DbError::statement(what)(error).into())
+}

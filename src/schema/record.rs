@@ -1,0 +1,117 @@
+//! What each journal followed when `migrate` ran last, by the catalog's own numbers: they tell a renamed table
+//! or column from one that was dropped and another that took its name.
+//!
+//! Reads and writes `debshrew.journal_column`; what follows from the differences is `journal`'s business.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::db::catalog::{Column, ColumnId, Table};
+use crate::register::{JournalRecord, RecordedColumn};
+use crate::table::{STATE_TABLE, Tables, Target};
+
+/// All tables of a pipeline as they were, by name.
+#[derive(Debug)]
+pub(super) struct Records {
+    tables: BTreeMap<String, JournalRecord>,
+    /// The database was restored from a dump, which gives every table and column another number: names are
+    /// all there is to go by.
+    pub(super) restored: bool,
+}
+
+/// What a table was before.
+#[derive(Debug)]
+pub(super) enum Former<'a> {
+    /// It was this, under this name.
+    Same(&'a str, &'a JournalRecord),
+    /// Another table had its name, and is gone.
+    MadeAnew(&'a str),
+    /// It was not there.
+    New,
+}
+
+impl Records {
+    pub(super) fn new(tables: BTreeMap<String, JournalRecord>, now: &Tables) -> Records {
+        // No migration of a user's makes the state's table anew.
+        let state = now.all().iter().find(|target| target.table.name == STATE_TABLE);
+        let restored = state.zip(tables.get(STATE_TABLE)).is_some_and(|(now, was)| now.table.oid != was.oid);
+        Records { tables, restored }
+    }
+
+    pub(super) fn get(&self, table: &str) -> Option<&JournalRecord> {
+        self.tables.get(table)
+    }
+
+    pub(super) fn former(&self, table: &Table, targets: &[Target]) -> Former<'_> {
+        let by_name = self.tables.get_key_value(&table.name);
+        if self.restored {
+            return by_name.map_or(Former::New, |(name, record)| Former::Same(name, record));
+        }
+        if let Some((name, record)) = self.tables.iter().find(|(_, record)| record.oid == table.oid) {
+            return Former::Same(name, record);
+        }
+        match by_name {
+            Some((name, record)) if targets.iter().all(|other| other.table.oid != record.oid) => {
+                Former::MadeAnew(name)
+            }
+            _ => Former::New,
+        }
+    }
+
+    /// Whether a column is the one that was recorded.
+    pub(super) fn same_column(&self, was: &RecordedColumn, now: &Column) -> bool {
+        if self.restored { was.name == now.name } else { was.number == now.number }
+    }
+
+    /// How a table differs from what its journal followed; what its columns are now is not looked at.
+    pub(super) fn difference(&self, table: &Table) -> Option<String> {
+        let name = &table.name;
+        let Some(record) = self.tables.get(name) else { return Some(format!("table `{name}` is new")) };
+        if !self.restored && record.oid != table.oid {
+            return Some(format!("table `{name}` is another one than before"));
+        }
+        let key_was: BTreeSet<&str> =
+            record.columns.iter().filter(|column| column.in_key).map(|column| column.name.as_str()).collect();
+        let key_is: BTreeSet<&str> =
+            table.key.iter().map(|column| table.column(*column).name.as_str()).collect();
+        if key_was != key_is {
+            return Some(format!("table `{name}` has another primary key"));
+        }
+        let stranger = table.stored().map(|column| table.column(column)).find(|column| {
+            !record.columns.iter().any(|was| was.name == column.name && self.same_column(was, column))
+        });
+        stranger.map(|column| format!("column `{}` of `{name}` is another one than before", column.name))
+    }
+
+    /// The record of a table as it is now; columns that it had before keep their slots.
+    pub(super) fn renew(&self, target: &Target, former: Option<&JournalRecord>) -> JournalRecord {
+        let table = &target.table;
+        let recorded = former.map(|former| former.columns.as_slice()).unwrap_or_default();
+        let mut free = free_slots(recorded);
+        let columns = (0..table.columns.len()).map(ColumnId::new).map(|id| {
+            let column = table.column(id);
+            let slot = recorded.iter().find(|was| self.same_column(was, column)).and_then(|was| was.slot);
+            RecordedColumn {
+                number: column.number,
+                name: column.name.clone(),
+                in_key: table.key.contains(&id),
+                slot: slot.or_else(|| free.next()),
+            }
+        });
+        JournalRecord { oid: table.oid, columns: columns.collect(), constraints: Some(Vec::new()) }
+    }
+}
+
+/// Slots that no recorded column has.
+fn free_slots(recorded: &[RecordedColumn]) -> impl Iterator<Item = i16> {
+    recorded.iter().filter_map(|was| was.slot).max().map_or(0, |slot| slot.saturating_add(1))..
+}
+
+/// Gives each column the slot that it has in the record.
+pub(super) fn number(target: &mut Target, record: Option<&JournalRecord>) {
+    let recorded = record.map(|record| record.columns.as_slice()).unwrap_or_default();
+    let mut free = free_slots(recorded);
+    for (column, slot) in target.table.columns.iter().zip(&mut target.slots) {
+        let found = recorded.iter().find(|was| was.name == column.name).and_then(|was| was.slot);
+        *slot = found.or_else(|| free.next()).unwrap_or_default().unsigned_abs();
+    }
+}

@@ -1,0 +1,132 @@
+//! Keeps everything else out of a rollback: other writers, triggers of the user's, and references from elsewhere.
+
+use tokio_postgres::Client;
+
+use super::UndoError;
+use super::images::Journaled;
+use crate::db::{DbError, quote};
+use crate::table::Role;
+
+/// A trigger that is switched off, and how it is switched on again.
+struct Trigger {
+    table: String,
+    name: String,
+    /// As `pg_trigger.tgenabled` has it.
+    enabled: String,
+}
+
+/// Holds the tables of a rollback's transaction.
+pub(super) struct Guard {
+    triggers: Vec<Trigger>,
+}
+
+impl Guard {
+    /// Locks the tables against other writers and changes of their definition, refuses references from outside the
+    /// pipeline, and switches the user's triggers off. Readers are not held up.
+    pub(super) async fn begin(client: &Client, journaled: &[Journaled<'_>]) -> Result<Guard, UndoError> {
+        let tables: Vec<&Journaled<'_>> =
+            journaled.iter().filter(|table| table.target.role == Role::Rows).collect();
+        if tables.is_empty() {
+            return Ok(Guard { triggers: Vec::new() });
+        }
+        let names: Vec<String> = tables.iter().map(|table| table.target.table.sql()).collect();
+        let lock =
+            format!("-- undo::guard::begin\nlock table {} in share row exclusive mode", names.join(", "));
+        client.batch_execute(&lock).await.map_err(DbError::statement("lock the tables"))?;
+        let oids: Vec<u32> = tables.iter().map(|table| table.target.table.oid).collect();
+        refuse_references(client, &oids).await?;
+        let triggers = triggers(client, &oids).await?;
+        let guard = Guard { triggers };
+        guard.switch(client, |_| "disable").await?;
+        Ok(guard)
+    }
+
+    /// Checks what was deferred and switches the triggers on again, as they were.
+    pub(super) async fn end(self, client: &Client) -> Result<(), UndoError> {
+        if self.triggers.is_empty() {
+            return Ok(());
+        }
+        // A table with checks that are still to come cannot be altered.
+        client
+            .batch_execute("set constraints all immediate")
+            .await
+            .map_err(DbError::statement("check the constraints"))?;
+        self.switch(client, |enabled| match enabled {
+            "A" => "enable always",
+            "R" => "enable replica",
+            _ => "enable",
+        })
+        .await
+    }
+
+    async fn switch(&self, client: &Client, how: impl Fn(&str) -> &'static str) -> Result<(), UndoError> {
+        for Trigger { table, name, enabled } in &self.triggers {
+            let sql = format!(
+                "-- undo::guard::switch\nalter table only {table} {} trigger {}",
+                how(enabled),
+                quote(name)
+            );
+            client.batch_execute(&sql).await.map_err(DbError::statement(format!(
+                "switch trigger `{name}` of table {table} off and on"
+            )))?;
+        }
+        Ok(())
+    }
+}
+
+/// The user's triggers on the tables and their partitions.
+async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoError> {
+    let rows = client
+        .query(
+            "-- undo::guard::triggers\n\
+             select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as table_name, \
+                    g.tgname::text as name, g.tgenabled::text as enabled \
+               from pg_catalog.pg_trigger g \
+               join pg_catalog.pg_class c on c.oid = g.tgrelid \
+               join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+              where g.tgrelid in (select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
+                                  union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
+                                        cross join lateral pg_catalog.pg_partition_tree(root) p) \
+                and not g.tgisinternal and g.tgenabled <> 'D' \
+              order by g.tgparentid, g.tgrelid, g.tgname",
+            &[&oids],
+        )
+        .await
+        .map_err(DbError::statement("look for triggers"))?;
+    let trigger = |row: &tokio_postgres::Row| Trigger {
+        table: row.get("table_name"),
+        name: row.get("name"),
+        enabled: row.get("enabled"),
+    };
+    Ok(rows.iter().map(trigger).collect())
+}
+
+/// A foreign key of another schema's table may have been made since `migrate` has looked.
+async fn refuse_references(client: &Client, oids: &[u32]) -> Result<(), UndoError> {
+    let row = client
+        .query_opt(
+            "-- undo::guard::refuse_references\n\
+             select o.relname::text as table_name, f.conname::text as constraint_name, \
+                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as outside \
+               from pg_catalog.pg_constraint f \
+               join pg_catalog.pg_class o on o.oid = f.confrelid \
+               join pg_catalog.pg_class c on c.oid = f.conrelid \
+               join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+              where f.contype = 'f' and f.conparentid = 0 and c.relnamespace <> o.relnamespace \
+                and f.confrelid in (select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
+                                    union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
+                                          cross join lateral pg_catalog.pg_partition_tree(root) p) \
+              order by 3, 2 limit 1",
+            &[&oids],
+        )
+        .await
+        .map_err(DbError::statement("look for references"))?;
+    match row {
+        None => Ok(()),
+        Some(row) => Err(UndoError::Referenced {
+            table: row.get("table_name"),
+            outside: row.get("outside"),
+            constraint: row.get("constraint_name"),
+        }),
+    }
+}

@@ -1,0 +1,91 @@
+//! The way back: every row and the state as they were when an earlier block was the checkpoint; and taking away images
+//! that nobody needs any more.
+//!
+//! `rollback` is the transaction, `images` reads what the journals hold, `statements` puts it back, `guard` keeps everything
+//! else out meanwhile. What is derived from journals, such as the events of a block, goes here too.
+
+mod guard;
+mod images;
+mod prune;
+mod rollback;
+mod statements;
+
+pub use prune::Pruner;
+pub use rollback::{check_reach, roll_back};
+
+use crate::block::Height;
+use crate::db::{DbError, kind_of};
+use crate::failure::Kind;
+use crate::register::RegisterError;
+
+/// Why something was not undone. Whatever it is, nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+    #[error("PostgreSQL refused to roll back table `{table}`")]
+    Statement {
+        table: String,
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    #[error("the journal of pipeline `{pipeline}` reaches back to height {floor}, and {} is needed", or_start(.to))]
+    TooDeep { pipeline: String, schema: String, floor: Height, to: Option<Height> },
+    #[error("pipeline `{pipeline}` has no block above {to} to roll back")]
+    NothingAbove { pipeline: String, to: String },
+    #[error("table `{table}` cannot be rolled back, since it cannot be replicated any more: {reason}")]
+    Refused { table: String, reason: String },
+    #[error(
+        "table {outside} outside the pipeline references table `{table}` (`{constraint}`): a rollback could not take rows \
+         out, or would take that table's rows along"
+    )]
+    Referenced { table: String, outside: String, constraint: String },
+    #[error(
+        "table `{table}` would not be what it was: {restored} of {expected} rows came out as the journal has them, so \
+         nothing was rolled back"
+    )]
+    Unproven { table: String, expected: i64, restored: i64 },
+}
+
+fn or_start(height: &Option<Height>) -> String {
+    height.map_or("the state before the first block".to_owned(), |height| format!("height {height}"))
+}
+
+impl UndoError {
+    pub fn kind(&self) -> Kind {
+        match self {
+            UndoError::Db(error) => error.kind(),
+            UndoError::Register(error) => error.kind(),
+            UndoError::Statement { source, .. } => kind_of(source),
+            UndoError::TooDeep { .. }
+            | UndoError::NothingAbove { .. }
+            | UndoError::Refused { .. }
+            | UndoError::Referenced { .. }
+            | UndoError::Unproven { .. } => Kind::Permanent,
+        }
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<String> {
+        match self {
+            UndoError::Register(error) => error.advice(),
+            UndoError::TooDeep { pipeline, schema, .. } => Some(format!(
+                "set a higher `retention` before the next time; now either follow a source on the committed branch, or \
+                 set the pipeline up anew (drop its schemas `{schema}` and `debshrew_{pipeline}`, delete its row in \
+                 `debshrew.pipeline` and its table `debshrew.migrations_{pipeline}`, and run `debshrew migrate`)"
+            )),
+            UndoError::Refused { .. } => Some("mend the table, and run `debshrew migrate`".into()),
+            UndoError::Referenced { outside, constraint, .. } => {
+                Some(format!("`alter table {outside} drop constraint {}`", crate::db::quote(constraint)))
+            }
+            UndoError::Unproven { .. } => Some(
+                "look for what changes rows of this table beside debshrew, such as a trigger of the system's; \
+                 `debshrew check` may find it"
+                    .into(),
+            ),
+            UndoError::Db(_) | UndoError::Statement { .. } | UndoError::NothingAbove { .. } => None,
+        }
+    }
+}

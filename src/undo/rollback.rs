@@ -1,0 +1,154 @@
+//! A rollback: set-based, a few statements a table, in one transaction, which proves what it did before it commits.
+
+use tokio_postgres::Client;
+
+use super::UndoError;
+use super::guard::Guard;
+use super::images::{self, Journaled};
+use crate::block::{BlockRef, Height};
+use crate::db::DbError;
+use crate::failure::crash_point;
+use crate::register::{
+    Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash, read_journals,
+    record_rollback,
+};
+use crate::table::{Restore, Tables};
+
+/// Whether the journal reaches back that far.
+pub fn check_reach(lease: &Lease, to: Option<Height>) -> Result<(), UndoError> {
+    let pipeline = lease.pipeline();
+    match lease.checkpoint().floor {
+        // `None` sorts below every height, as "before the first block" should.
+        Some(floor) if to < Some(floor) => Err(UndoError::TooDeep {
+            pipeline: pipeline.name.clone(),
+            schema: pipeline.schema.clone(),
+            floor,
+            to,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Puts every row and the state back to what they were when `to` was the checkpoint; `None` is before the first block.
+/// On a failure nothing has changed.
+pub async fn roll_back(
+    lease: &mut Lease,
+    tables: &Tables,
+    to: Option<Height>,
+    cause: Cause,
+) -> Result<RolledBack, UndoError> {
+    check_reach(lease, to)?;
+    let from = lease.checkpoint().block.filter(|block| Some(block.height) > to);
+    let Some(from) = from else { return Err(nothing_above(lease.pipeline(), to)) };
+    refuse_lost(lease, tables).await?;
+    execute(lease.client(), "begin", "begin a rollback").await?;
+    match transact(lease, tables, from, to, cause).await {
+        Ok((checkpoint, done)) => {
+            lease.moved(checkpoint);
+            Ok(done)
+        }
+        Err(error) => {
+            // Should this not reach the server, the connection is broken, and its transaction ends with it.
+            let _ = lease.client().batch_execute("rollback").await;
+            Err(error)
+        }
+    }
+}
+
+async fn transact(
+    lease: &Lease,
+    tables: &Tables,
+    from: BlockRef,
+    to: Option<Height>,
+    cause: Cause,
+) -> Result<(Checkpoint, RolledBack), UndoError> {
+    let (client, pipeline) = (lease.client(), lease.pipeline());
+    let to = match to {
+        Some(height) => Some(committed(client, pipeline, height).await?),
+        None => None,
+    };
+    let checkpoint = lease.move_back(MoveBack { from, to }).await?;
+    execute(client, "set constraints all deferred", "defer constraints").await?;
+    // Height 0 may be undone too.
+    let above = to.map_or(-1, |to| to.height.to_sql());
+    let journaled = images::above(client, tables, above).await?;
+    let guard = Guard::begin(client, &journaled).await?;
+    let rows = restore(client, &journaled, above).await?;
+    guard.end(client).await?;
+    let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
+        from.height.blocks_above(to.height)
+    });
+    let done = RolledBack { from, to, depth, rows };
+    record_rollback(client, pipeline, &done, cause).await?;
+    crash_point("before-rollback-commit");
+    execute(client, "commit", "commit a rollback").await?;
+    crash_point("after-rollback-commit");
+    Ok((checkpoint, done))
+}
+
+fn nothing_above(pipeline: &Registered, to: Option<Height>) -> UndoError {
+    let to = to.map_or("the start".to_owned(), |to| format!("height {to}"));
+    UndoError::NothingAbove { pipeline: pipeline.name.clone(), to }
+}
+
+/// A table that has a journal and cannot be replicated any more would stay as it is.
+async fn refuse_lost(lease: &Lease, tables: &Tables) -> Result<(), UndoError> {
+    if tables.refused().is_empty() {
+        return Ok(());
+    }
+    let journals = read_journals(lease.client(), lease.pipeline().id).await?;
+    match tables.refused().iter().find(|(table, _)| journals.contains_key(*table)) {
+        None => Ok(()),
+        Some((table, reason)) => Err(UndoError::Refused { table: table.clone(), reason: reason.clone() }),
+    }
+}
+
+async fn committed(client: &Client, pipeline: &Registered, height: Height) -> Result<BlockRef, UndoError> {
+    match committed_hash(client, pipeline.id, height).await? {
+        Some(hash) => Ok(BlockRef { height, hash }),
+        None => Err(RegisterError::NotCommitted { pipeline: pipeline.name.clone(), height }.into()),
+    }
+}
+
+/// Rows go back into the tables that are referenced before those that reference them, and what did not exist is taken out
+/// the other way: so references hold all the time. Tables with unique values beside their key are made afresh.
+async fn restore(client: &Client, journaled: &[Journaled<'_>], above: i32) -> Result<u64, UndoError> {
+    let mut rows = 0;
+    for table in journaled {
+        rows += match table.target.restore {
+            Restore::InPlace => prove(client, table, &table.put_back(), above).await?,
+            Restore::Afresh => prove(client, table, &table.make_afresh(), above).await?,
+        };
+    }
+    for table in journaled.iter().rev().filter(|table| table.target.restore == Restore::InPlace) {
+        rows += prove(client, table, &table.remove(), above).await?;
+    }
+    for table in journaled {
+        crash_point("before-rollback-statement");
+        let forgotten = client.execute(&table.forget(), &[&above]).await;
+        forgotten.map_err(|source| refused(table, source))?;
+        crash_point("after-rollback-statement");
+    }
+    Ok(rows)
+}
+
+/// Runs a statement that says how many rows it was to restore and how many came out right. Returns how many were put back
+/// or removed.
+async fn prove(client: &Client, table: &Journaled<'_>, sql: &str, above: i32) -> Result<u64, UndoError> {
+    crash_point("before-rollback-statement");
+    let row = client.query_one(sql, &[&above]).await.map_err(|source| refused(table, source))?;
+    crash_point("after-rollback-statement");
+    let (expected, restored): (i64, i64) = (row.get("expected"), row.get("restored"));
+    if expected != restored {
+        return Err(UndoError::Unproven { table: table.target.table.name.clone(), expected, restored });
+    }
+    Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or_default())
+}
+
+fn refused(table: &Journaled<'_>, source: tokio_postgres::Error) -> UndoError {
+    UndoError::Statement { table: table.target.table.name.clone(), source }
+}
+
+async fn execute(client: &Client, sql: &str, what: &'static str) -> Result<(), UndoError> {
+    client.batch_execute(sql).await.map_err(|error| DbError::statement(what)(error).into())
+}
