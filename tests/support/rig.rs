@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use debshrew::apply::prune::Pruner;
 use debshrew::apply::setup::{Mode, Report, Wanted, migrate};
 use debshrew::apply::{ApplyError, Block, Cause, Durability, Journaling, RolledBack, Writer};
 use debshrew::block::{BlockHash, BlockRef, Height};
@@ -35,6 +36,45 @@ pub fn put(table: &str, row: &str) -> Change {
 
 pub fn delete(table: &str, key: &str) -> Change {
     Change { operation: Operation::Delete, ..put(table, key) }
+}
+
+/// An upsert whose message says the row's key, as JSON, beside its columns.
+pub fn keyed(table: &str, key: &str, row: &str) -> Change {
+    let key = Value::from_raw(&RawValue::from_string(key.to_owned()).unwrap());
+    Change { key: Some(key), ..put(table, row) }
+}
+
+/// Changes as lines of text: `+table {row}` and `-table {key}`.
+pub fn changes(block: &str) -> Vec<Change> {
+    let lines = block.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (table, row) = line[1..].split_once(" {").unwrap();
+            let row = format!("{{{row}");
+            if line.starts_with('+') { put(table, &row) } else { delete(table, &row) }
+        })
+        .collect()
+}
+
+/// An error with all its causes.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether a block failed because fewer rows were written than should have been.
+pub fn is_rows_missing(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::RowsMissing { .. })
+}
+
+/// Whether a rollback was refused because the journal does not reach back that far.
+pub fn is_too_deep(error: &ApplyError) -> bool {
+    matches!(error, ApplyError::TooDeep { .. })
 }
 
 pub fn at(height: u32) -> BlockRef {
@@ -150,6 +190,47 @@ impl Rig {
         self.try_commit(height, changes).await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
 
+    /// The same, with or without a journal; several blocks are sent at once.
+    pub async fn try_commit_all(
+        &mut self,
+        first: u32,
+        blocks: Vec<Vec<Change>>,
+        journaling: Journaling,
+    ) -> Result<(), ApplyError> {
+        let writer = self.writer().await;
+        let resolved = (first..).zip(blocks).map(|(height, changes)| {
+            let rows = writer.targets().resolve(changes, Vec::new())?;
+            Ok(Block { at: at(height), rows, journaling, durability: Durability::Strict })
+        });
+        let result = match resolved.collect::<Result<Vec<Block>, ApplyError>>() {
+            Ok(blocks) => writer.commit_all(blocks, |_, _| ()).await.map_err(|(_, error)| error),
+            Err(error) => Err(error),
+        };
+        if result.is_err() {
+            self.stop().await;
+        }
+        result
+    }
+
+    pub async fn try_commit_with(
+        &mut self,
+        height: u32,
+        changes: Vec<Change>,
+        journaling: Journaling,
+    ) -> Result<(), ApplyError> {
+        self.try_commit_all(height, vec![changes], journaling).await
+    }
+
+    /// Back to before the first block.
+    pub async fn roll_back_to_start(&mut self) -> Result<RolledBack, ApplyError> {
+        self.writer().await.roll_back(None, Cause::Operator).await
+    }
+
+    /// Takes away what lies deeper than `retention`, as far as it is due, beside the stream.
+    pub async fn prune(&mut self, pruner: &mut Pruner) -> Result<(), ApplyError> {
+        pruner.advance(self.writer().await).await
+    }
+
     pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, ApplyError> {
         self.writer().await.roll_back(Height::new(to), Cause::Operator).await
     }
@@ -177,6 +258,15 @@ impl Rig {
             let table: String = row.get(0);
             all.extend(self.rows(&table).await.into_iter().map(|row| format!("{table} {row}")));
         }
+        all
+    }
+
+    /// Every row, and the height of the checkpoint: what a block or a rollback that failed must not have changed.
+    pub async fn whole(&self) -> Vec<String> {
+        let mut all = self.everything().await;
+        let sql = "select 'checkpoint ' || coalesce(height::text, 'none') from debshrew.pipelines \
+                    where pipeline = $1";
+        all.push(self.client.query_one(sql, &[&self.name]).await.unwrap().get(0));
         all
     }
 
