@@ -2,9 +2,11 @@
 //! is what its changes are one by one in plain SQL, or is not there; a rollback gives what was, and touches nothing
 //! else.
 
+mod meanwhile;
 mod order;
 mod outcome;
 mod plain;
+mod triggers;
 
 use debshrew::change::Change;
 
