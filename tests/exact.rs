@@ -2,9 +2,12 @@
 //! is what its changes are one by one in plain SQL, or is not there; a rollback gives what was, and touches nothing
 //! else.
 
+mod advice;
 mod meanwhile;
 mod order;
 mod outcome;
+mod outside;
+mod parents;
 mod plain;
 mod triggers;
 

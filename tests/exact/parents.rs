@@ -1,6 +1,6 @@
 //! Parents whose keys' equality only PostgreSQL knows, of foreign keys that cannot be deferred.
 
-use crate::exact::forth_and_back;
+use crate::exact::{Wrong, forth_and_back};
 use crate::support::{Rig, database};
 
 /// A key's type, what it needs, and four keys as JSON.
@@ -50,8 +50,13 @@ const KEYS: &[(&str, &str, &str, [&str; 4])] = &[
     ),
     ("bits", "bit varying", "", [r#""0""#, r#""""#, r#""1""#, r#""00""#]),
     ("lists", "integer[]", "", ["[1, 2]", "[]", "[null]", "[3]"]),
-    ("ranges", "int4range", "", [r#""[1,5)""#, r#""empty""#, r#""(,)""#, r#""[1,4]""#]),
+    ("ranges", "int4range", "", [r#""[1,5)""#, r#""empty""#, r#""(,)""#, r#""[7,9)""#]),
 ];
+
+/// Each of these with a foreign key that cannot be deferred, and with one that can.
+fn both_kinds<T>(all: &[T]) -> impl Iterator<Item = (&T, &'static str)> {
+    all.iter().flat_map(|one| [(one, ""), (one, " deferrable")])
+}
 
 /// Children take hold of their parents and let go; parents change, come and go.
 const BLOCKS: [&str; 4] = [
@@ -82,16 +87,17 @@ const BLOCKS: [&str; 4] = [
 #[tokio::test]
 async fn parents_of_every_key_type_are_restored_while_children_refer_to_them() {
     let test = database("exact_parents").await;
-    let mut refused = Vec::new();
-    for (name, key_type, before, keys) in KEYS {
+    let mut wrong = Wrong::default();
+    for ((name, key_type, before, keys), late) in both_kinds(KEYS) {
+        let name = &format!("{name}{}", late.replace(' ', "_"));
         let mut rig = Rig::up(&test, name, "create table good (id integer primary key)").await;
         let sql = format!(
             "{before} create table p (id {key_type} primary key, note text); \
-             create table c (id integer primary key, p {key_type} not null references p)"
+             create table c (id integer primary key, p {key_type} not null references p{late})"
         );
         let report = rig.migrate(&sql).await.unwrap();
         if !report.pipelines[0].refused.is_empty() {
-            refused.push(format!("{name}: {:?}", report.pipelines[0].refused));
+            wrong.0.push(format!("{name}: {:?}", report.pipelines[0].refused));
             continue;
         }
         let blocks = BLOCKS.map(|block| {
@@ -100,15 +106,15 @@ async fn parents_of_every_key_type_are_restored_while_children_refer_to_them() {
                 .fold(block.to_owned(), |block, (number, key)| block.replace(&format!("KEY{number}"), key))
         });
         let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
-        forth_and_back(&mut rig, name, &blocks).await;
+        wrong.note(name, forth_and_back(&mut rig, &blocks).await);
     }
-    assert_eq!(refused, [] as [String; 0]);
+    wrong.settle();
 }
 
 /// Keys of one value in several spellings.
 const SPELLED: &[(&str, &str, &str, [&str; 3])] = &[
     ("amounts", "numeric", "", ["1.0", "1.00", "1"]),
-    ("spans", "interval", "", [r#""1 day""#, r#""24:00:00""#, r#""23:60:00""#]),
+    ("spans", "interval", "", [r#""1 day""#, r#""24:00:00""#, r#""1440 minutes""#]),
     (
         "folded",
         "text collate ci",
@@ -121,16 +127,22 @@ const SPELLED: &[(&str, &str, &str, [&str; 3])] = &[
 #[tokio::test]
 async fn a_key_that_is_spelled_otherwise_is_exact_after_a_rollback() {
     let test = database("exact_parents_spelled").await;
-    let mut refused = Vec::new();
-    for (name, key_type, before, [one, two, three]) in SPELLED {
+    let sql = "select count(*) > 0 from pg_collation where collprovider = 'i'";
+    let icu: bool = test.connect().await.query_one(sql, &[]).await.unwrap().get(0);
+    let mut wrong = Wrong::default();
+    for ((name, key_type, before, [one, two, three]), late) in both_kinds(SPELLED) {
+        if before.contains("icu") && !icu {
+            continue;
+        }
+        let name = &format!("{name}{}", late.replace(' ', "_"));
         let mut rig = Rig::up(&test, name, "create table good (id integer primary key)").await;
         let sql = format!(
             "{before} create table p (id {key_type} primary key, note text); \
-             create table c (id integer primary key, p {key_type} not null references p)"
+             create table c (id integer primary key, p {key_type} not null references p{late})"
         );
         let report = rig.migrate(&sql).await.unwrap();
         if !report.pipelines[0].refused.is_empty() {
-            refused.push(format!("{name}: {:?}", report.pipelines[0].refused));
+            wrong.0.push(format!("{name}: {:?}", report.pipelines[0].refused));
             continue;
         }
         let blocks = [
@@ -142,9 +154,9 @@ async fn a_key_that_is_spelled_otherwise_is_exact_after_a_rollback() {
             format!("+c {{\"id\": 3, \"p\": {one}}}"),
         ];
         let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
-        forth_and_back(&mut rig, name, &blocks).await;
+        wrong.note(name, forth_and_back(&mut rig, &blocks).await);
     }
-    assert_eq!(refused, [] as [String; 0]);
+    wrong.settle();
 }
 
 #[tokio::test]
