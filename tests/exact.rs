@@ -3,6 +3,7 @@
 //! else.
 
 mod advice;
+mod conversions;
 mod meanwhile;
 mod order;
 mod outcome;

@@ -1,6 +1,7 @@
 //! Migrations whose conversions and constraints journaled images may not survive: exact, or the floor is raised and
 //! said; never a rollback that gives old values, and never one that halts.
 
+use crate::exact::Wrong;
 use crate::support::{Rig, TestDb, changes, database, is_too_deep, whole};
 
 const TABLES: &str = "
@@ -56,7 +57,9 @@ const CUT: &[(&str, &str, &str)] = &[
     ("block", "do $$ begin execute 'alter table t alter i type integer using i * 100'; end $$", "t"),
     (
         "pieces",
-        "do $$ begin execute format('alter table %I alter %I type integer %s %I * 100', 't', 'i', 'us' || 'ing', 'i'); end $$",
+        "do $$ begin \
+           execute format('alter table %I alter %I type integer %s %I * 100', 't', 'i', 'us' || 'ing', 'i'); \
+         end $$",
         "t",
     ),
     (
@@ -71,21 +74,17 @@ const CUT: &[(&str, &str, &str)] = &[
     ("unseen_delete", "set local track_counts = off; delete from k where id = 'Abc'", "k"),
     (
         "unseen_insert",
-        "do $$ begin set local track_counts = off; insert into k values ('inserted'); set local track_counts = on; end $$",
+        "do $$ begin set local track_counts = off; insert into k values ('inserted'); \
+                     set local track_counts = on; end $$",
         "k",
     ),
     ("unseen_truncate", "set local track_counts = off; truncate k", "k"),
-    (
-        "unseen_trigger",
-        "alter table t disable trigger user; set local track_counts = off; update k set x = 'y'",
-        "k",
-    ),
     ("narrowed", "alter table t alter v type varchar(5) using left(v, 5)", "t"),
     ("narrowed_plainly", "alter table t alter v type varchar(6)", "t"),
     ("not_null", "alter table t alter w set not null", "t"),
     ("not_null_check", "alter table t add constraint given check (w is not null)", "t"),
     ("check", "alter table t add constraint small check (i >= 5)", "t"),
-    ("check_between", "alter table t add check (n > 140000000 and id > 0)", "t"),
+    ("check_between", "alter table t add check (n <> 100000000 and id > 0)", "t"),
     ("unique", "alter table t add unique (i)", "t"),
     ("unique_late", "alter table t add unique (i) deferrable initially deferred", "t"),
     (
@@ -151,13 +150,11 @@ async fn cut(test: &TestDb, name: &str, sql: &str, table: &str) -> Result<(), St
 #[tokio::test]
 async fn a_migration_that_journaled_rows_do_not_survive_raises_the_floor() {
     let test = database("exact_conversions").await;
-    let mut wrong = Vec::new();
+    let mut wrong = Wrong::default();
     for (name, sql, table) in CUT {
-        if let Err(what) = cut(&test, name, sql, table).await {
-            wrong.push(format!("{name}: {what}"));
-        }
+        wrong.note(name, cut(&test, name, sql, table).await);
     }
-    assert_eq!(wrong, [] as [String; 0]);
+    wrong.settle();
 }
 
 #[tokio::test]
