@@ -11,6 +11,7 @@ mod outside;
 mod parents;
 mod plain;
 mod triggers;
+mod values;
 
 use debshrew::change::Change;
 
