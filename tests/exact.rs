@@ -3,13 +3,16 @@
 //! else.
 
 mod advice;
+mod bounds;
 mod conversions;
+mod cost;
 mod meanwhile;
 mod order;
 mod outcome;
 mod outside;
 mod parents;
 mod plain;
+mod publication;
 mod triggers;
 mod values;
 

@@ -1,8 +1,9 @@
 //! Wide tables, and blocks of many column sets.
 
-use debshrew::change::Change;
+use debshrew::change::{Change, Operation, Value};
+use debshrew::failure::Kind;
 
-use crate::support::{Rig, database, delete, put, whole};
+use crate::support::{Journaling, Rig, database, delete, put, whole};
 
 fn wide(columns: usize) -> String {
     let columns: Vec<String> = (0..columns).map(|column| format!("c{column} integer")).collect();
@@ -100,4 +101,46 @@ async fn a_block_of_three_thousand_column_sets_takes_little_memory() {
     assert!(rig.client.query_one(sum, &[]).await.unwrap().get::<_, i64>(0) > 0);
     rig.roll_back(0).await.unwrap_or_else(|error| panic!("{}", whole(&error)));
     assert_eq!(rig.everything().await, before);
+}
+
+/// A row of `u` with values of so many bytes.
+fn heavy(sizes: &[usize]) -> Change {
+    let mut columns = vec![("id".into(), Value::Number("1".into()))];
+    for (size, name) in sizes.iter().zip(["a", "b"]) {
+        columns.push((name.into(), Value::Text("x".repeat(*size).into())));
+    }
+    Change { table: "u".into(), operation: Operation::Upsert, key: None, columns }
+}
+
+/// More than PostgreSQL takes in a message, and half of what the protocol can say.
+const TOO_LARGE: usize = 1_100 << 20;
+
+#[tokio::test]
+async fn a_value_that_is_too_large_to_send_is_an_error_that_does_not_pass_by_itself() {
+    let test = database("exact_too_large").await;
+    let sql =
+        "create table t (id integer primary key); create table u (id integer primary key, a text, b text)";
+    let mut rig = Rig::up(&test, "large", sql).await;
+    rig.commit(0, vec![put("t", r#"{"id": 1}"#)]).await;
+    let before = rig.whole().await;
+    let error = rig.try_commit(1, vec![put("t", r#"{"id": 2}"#), heavy(&[TOO_LARGE])]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent, "{}", whole(&error));
+    assert!(whole(&error).contains("`u`"), "{}", whole(&error));
+    assert_eq!(rig.whole().await, before);
+}
+
+#[tokio::test]
+async fn behind_a_part_that_cannot_be_sent_nothing_is_committed() {
+    let test = database("exact_unsent").await;
+    let sql =
+        "create table t (id integer primary key); create table u (id integer primary key, a text, b text)";
+    let mut rig = Rig::up(&test, "unsent", sql).await;
+    rig.commit(0, vec![put("t", r#"{"id": 1}"#)]).await;
+    let some = |id: u32| put("t", &format!(r#"{{"id": {id}}}"#));
+    let blocks =
+        vec![vec![some(2)], vec![some(3), heavy(&[TOO_LARGE, TOO_LARGE])], vec![some(4)], vec![some(5)]];
+    let error = rig.try_commit_all(1, blocks, Journaling::Kept).await.expect_err("it was taken");
+    assert_eq!(rig.whole().await, ["t (1)", "t (2)", "checkpoint 1"], "{}", whole(&error));
+    assert_eq!(error.kind(), Kind::Permanent, "{}", whole(&error));
+    rig.commit(2, vec![some(3)]).await;
 }

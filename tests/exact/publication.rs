@@ -19,7 +19,8 @@ fn block(height: u32) -> String {
     ["t", "u", "parts"]
         .map(|table| {
             format!(
-                "+{table} {{\"id\": {old}, \"x\": \"{old} {height}\"}}\n+{table} {{\"id\": {new}, \"x\": \"new {new}\"}}\n\
+                "+{table} {{\"id\": {old}, \"x\": \"{old} {height}\"}}\n\
+                 +{table} {{\"id\": {new}, \"x\": \"new {new}\"}}\n\
                  -{table} {{\"id\": {gone}}}\n"
             )
         })
