@@ -13,6 +13,8 @@ mod outside;
 mod parents;
 mod plain;
 mod publication;
+mod random;
+mod schemas;
 mod triggers;
 mod values;
 

@@ -4,12 +4,11 @@ use debshrew::change::{Change, Operation, Value};
 use debshrew::db::quote;
 use tokio_postgres::Client;
 
-use crate::support::{Rig, TestDb};
+use crate::support::{TestDb, everything};
 
 /// A schema without journals, which changes are applied to one by one.
 pub struct Plain {
     client: Client,
-    rig: Rig,
     schema: String,
 }
 
@@ -28,12 +27,24 @@ fn literal(value: &Value) -> String {
 
 impl Plain {
     pub async fn up(test: &TestDb, schema: &str, sql: &str) -> Plain {
-        let rig = Rig::up(test, schema, sql).await;
-        Plain { client: test.connect().await, rig, schema: schema.to_owned() }
+        let client = test.connect().await;
+        let name = quote(schema);
+        let sql = format!("create schema {name}; set search_path = {name}; {sql}; set search_path = ''");
+        client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
+        Plain { client, schema: schema.to_owned() }
     }
 
     pub async fn everything(&self) -> Vec<String> {
-        self.rig.everything().await
+        everything(&self.client, &quote(&self.schema)).await
+    }
+
+    pub fn name(&self) -> String {
+        self.schema.clone()
+    }
+
+    /// Runs SQL as it stands.
+    pub async fn run(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
     }
 
     async fn key(&self, table: &str) -> Vec<String> {
@@ -63,13 +74,7 @@ impl Plain {
         let sets = of(false).map(set).collect::<Vec<_>>().join(", ");
         let names = change.columns.iter().map(|(name, _)| quote(name)).collect::<Vec<_>>().join(", ");
         let values = change.columns.iter().map(|(_, value)| literal(value)).collect::<Vec<_>>().join(", ");
-        let there = format!("exists (select from {table} where {same})");
-        let update =
-            if sets.is_empty() { "null".into() } else { format!("update {table} set {sets} where {same}") };
-        format!(
-            "if {there} then {update}; \
-             else insert into {table} ({names}) overriding system value values ({values}); end if;\n"
-        )
+        put(&table, &same, &sets, &names, &values)
     }
 
     /// One block: all of its changes, or none and the error. Deferrable constraints are deferred.
@@ -78,15 +83,30 @@ impl Plain {
         for change in changes {
             body.push_str(&self.one(change).await);
         }
+        self.apply_sql(&body).await
+    }
+
+    pub async fn apply_sql(&self, body: &str) -> Result<(), String> {
         let sql = format!(
             "set timezone = 'UTC'; begin; set constraints all deferred; do $plain$ begin\n{body}end $plain$; commit"
         );
-        let done = self.client.batch_execute(&sql).await;
-        if let Err(error) = done {
+        if let Err(error) = self.client.batch_execute(&sql).await {
             self.client.batch_execute("rollback").await.unwrap();
-            let error = error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned());
-            return Err(error);
+            return Err(error.as_db_error().map_or(error.to_string(), |error| error.message().to_owned()));
         }
         Ok(())
     }
+}
+
+/// Updates the row, or inserts it where there is none. A row that a trigger keeps out is an error.
+pub fn put(table: &str, same: &str, sets: &str, names: &str, values: &str) -> String {
+    let kept_out = "if not found then raise exception 'a trigger kept a row out'; end if;";
+    let update = match sets {
+        "" => "null;".to_owned(),
+        sets => format!("update {table} set {sets} where {same}; {kept_out}"),
+    };
+    format!(
+        "if exists (select from {table} where {same}) then {update} else \
+           insert into {table} ({names}) overriding system value values ({values}); {kept_out} end if;\n"
+    )
 }

@@ -11,7 +11,9 @@ pub use database::own_server;
 pub use database::{TestDb, database};
 pub use debshrew::apply::Journaling;
 pub use debshrew::apply::prune::Pruner;
-pub use rig::{Rig, at, changes, connect_as, delete, is_rows_missing, is_too_deep, keyed, put, whole};
+pub use rig::{
+    Rig, at, changes, connect_as, delete, everything, is_rows_missing, is_too_deep, keyed, put, whole,
+};
 pub use scene::{COUNTER, DEADLINE, Scene, quick, until};
 
 async fn pipelines(db: &TestDb) -> i64 {

@@ -95,6 +95,11 @@ pub fn connect_as(dsn: &str) -> Db {
 impl Rig {
     /// A pipeline in the schema `schema` and called alike, whose first migration is `sql`.
     pub async fn up(test: &TestDb, schema: &str, sql: &str) -> Rig {
+        Rig::up_with_report(test, schema, sql).await.0
+    }
+
+    /// The same, with what the migration came to.
+    pub async fn up_with_report(test: &TestDb, schema: &str, sql: &str) -> (Rig, Report) {
         let mut rig = Rig {
             db: connect_as(&test.dsn),
             client: test.connect().await,
@@ -105,8 +110,8 @@ impl Rig {
             versions: 0,
             writer: None,
         };
-        rig.migrate(sql).await.unwrap();
-        rig
+        let report = rig.migrate(sql).await.unwrap();
+        (rig, report)
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -241,24 +246,12 @@ impl Rig {
 
     /// The rows of a table as text, sorted.
     pub async fn rows(&self, table: &str) -> Vec<String> {
-        let sql = format!(
-            "select the_row::text from {}.{} the_row order by 1",
-            self.schema_sql(),
-            debshrew::db::quote(table)
-        );
-        self.client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        rows(&self.client, &self.schema_sql(), table).await
     }
 
     /// Every row of every table, each with its table's name, sorted.
     pub async fn everything(&self) -> Vec<String> {
-        let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
-                   and c.relkind in ('r', 'p') and not c.relispartition order by 1";
-        let mut all = Vec::new();
-        for row in self.client.query(sql, &[&self.schema_sql()]).await.unwrap() {
-            let table: String = row.get(0);
-            all.extend(self.rows(&table).await.into_iter().map(|row| format!("{table} {row}")));
-        }
-        all
+        everything(&self.client, &self.schema_sql()).await
     }
 
     /// Every row, and the height of the checkpoint: what a block or a rollback that failed must not have changed.
@@ -275,4 +268,22 @@ impl Rig {
         let sql = format!("set search_path = {}; {sql}; set search_path = ''", self.schema_sql());
         self.client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
     }
+}
+
+async fn rows(client: &Client, schema_sql: &str, table: &str) -> Vec<String> {
+    let table = debshrew::db::quote(table);
+    let sql = format!("select the_row::text from {schema_sql}.{table} the_row order by 1");
+    client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Every row of every table of a schema, each with its table's name, sorted.
+pub async fn everything(client: &Client, schema_sql: &str) -> Vec<String> {
+    let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
+               and c.relkind in ('r', 'p') and not c.relispartition order by 1";
+    let mut all = Vec::new();
+    for row in client.query(sql, &[&schema_sql]).await.unwrap() {
+        let table: String = row.get(0);
+        all.extend(rows(client, schema_sql, &table).await.into_iter().map(|row| format!("{table} {row}")));
+    }
+    all
 }
