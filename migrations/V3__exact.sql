@@ -32,6 +32,20 @@ end
 $$;
 comment on function debshrew.rows_missing is 'Raises DS002: a trigger has kept rows out.';
 
+create function debshrew.trigger_appeared(of_table text) returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise exception using
+    errcode = 'DS003',
+    message = 'the table has a trigger that it did not have',
+    table = of_table;
+end
+$$;
+comment on function debshrew.trigger_appeared is
+  'Raises DS003: a trigger was made since the writer looked at the tables.';
+
 -- Now returns the row that it wrote, and does not move what its own transaction has moved: two blocks can never be
 -- committed together, whatever became of the COMMIT between them.
 drop function debshrew.advance(integer, bigint, integer, bytea, integer, bytea, integer, boolean);

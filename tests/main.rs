@@ -12,6 +12,7 @@ mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod demo;
+mod exact;
 mod fold;
 mod hostile;
 mod hostile_source;

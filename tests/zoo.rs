@@ -16,8 +16,8 @@ pub struct Edit {
 /// A value as JSON, and the same as SQL, written by hand.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    json: String,
-    sql: String,
+    pub json: String,
+    pub sql: String,
 }
 
 pub fn cell(json: &str, sql: &str) -> Cell {
@@ -77,11 +77,12 @@ impl Edit {
 }
 
 /// Values of one column.
-type Choice = (&'static str, &'static [(&'static str, &'static str)]);
+pub type Choice = (&'static str, &'static [(&'static str, &'static str)]);
 
 const NULL: (&str, &str) = ("null", "null");
 
-const KINDS: &[Choice] = &[
+/// The columns of the table `kinds`.
+pub const KINDS: &[Choice] = &[
     ("small", &[("-32768", "'-32768'::smallint"), NULL]),
     ("medium", &[("0", "0"), ("\"12\"", "12"), ("2147483647", "2147483647")]),
     ("large", &[("-4611686018427387904", "'-4611686018427387904'::bigint"), ("1", "1"), NULL]),

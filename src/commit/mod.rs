@@ -17,6 +17,7 @@
 //!    was lost can never join two blocks.
 //! 4. **Checked by the server, before COMMIT:** that every row that was to be written was (`debshrew.rows_missing`).
 //!    COMMIT is on its way by then, and only the server can still hold it back.
+//!    So is that no trigger was made since the tables were looked at, as what it changes would not be journaled.
 //! 5. **In the order of emission if need be:** statements go by table and column set. Where a constraint or a trigger
 //!    objects, the block is applied once more, a statement a change, before it is called wrong. A block that changes a row
 //!    of a table with triggers twice goes that way at once, since a trigger may count.
@@ -94,6 +95,8 @@ pub enum CommitError {
     },
     #[error("table `{table}`: {counts}; a trigger or a rule must have kept the others out")]
     RowsMissing { table: String, counts: String },
+    #[error("table `{table}` has a trigger that it did not have: the tables are to be looked at once more")]
+    TriggerAppeared { table: String },
     #[error(
         "table `{table}`: a row of {bytes} bytes, most of them in column `{column}`, is more than PostgreSQL takes in one \
          message ({MAX_MESSAGE_BYTES})"
@@ -109,6 +112,9 @@ const MAX_MESSAGE_BYTES: usize = (1 << 30) - (1 << 16);
 /// What `debshrew.rows_missing` raises.
 const ROWS_MISSING: &str = "DS002";
 
+/// What `debshrew.trigger_appeared` raises.
+const TRIGGER_APPEARED: &str = "DS003";
+
 fn at_column(column: &Option<String>) -> String {
     column.as_ref().map(|name| format!(", at column `{name}`")).unwrap_or_default()
 }
@@ -121,7 +127,8 @@ impl CommitError {
             CommitError::Statement { source, .. } | CommitError::Transaction { source, .. } => {
                 kind_of(source)
             }
-            CommitError::Disconnected { .. } => Kind::Transient,
+            // Whoever takes over next looks at the tables first.
+            CommitError::Disconnected { .. } | CommitError::TriggerAppeared { .. } => Kind::Transient,
             CommitError::RowsMissing { .. } | CommitError::TooLarge { .. } => Kind::Permanent,
         }
     }
@@ -137,6 +144,7 @@ impl CommitError {
             CommitError::Db(_)
             | CommitError::Statement { .. }
             | CommitError::Transaction { .. }
+            | CommitError::TriggerAppeared { .. }
             | CommitError::Disconnected { .. } => None,
         }
     }
@@ -158,6 +166,7 @@ impl CommitError {
             CommitError::Db(_)
             | CommitError::Register(_)
             | CommitError::TooLarge { .. }
+            | CommitError::TriggerAppeared { .. }
             | CommitError::Disconnected { .. } => false,
         }
     }

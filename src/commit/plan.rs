@@ -37,9 +37,11 @@ pub(super) enum Action {
 pub(super) enum Images {
     /// Nothing.
     None,
-    /// The key and the columns that it sets.
+    /// The keys of rows that it makes.
+    Made,
+    /// Those, and of rows that it finds the key and the columns that it sets.
     Set,
-    /// All columns: a trigger may change any of them, or later changes of the block may.
+    /// The same with all columns: a trigger may change any of them, or later changes of the block may.
     Whole,
 }
 
@@ -72,11 +74,29 @@ pub(super) enum Order {
 /// The most bytes of values that one statement is sent with, a single row's aside.
 const MAX_STATEMENT_BYTES: usize = 128 << 20;
 
-/// The order in which a block is tried first. A trigger fires for every change of a row, and may count them.
+/// The order in which a block is tried first. A trigger fires for every change of a row, and may count them; a default
+/// that counts gives its numbers to rows as they come.
 pub(super) fn first_order(tables: &Tables, changes: &ChangeSet) -> Order {
-    let mut touched = changes.tables().map(|(table, _)| table);
-    let counts = touched.any(|table| tables.get(table).has_triggers() && changes.is_folded(table));
-    if counts { Order::Emission } else { Order::Sets }
+    let counts = |(table, rows): (TableId, &IndexMap<Key, NetRow>)| {
+        let target = tables.get(table);
+        let folded = changes.is_folded(table);
+        let defaults = target.has_counting_default();
+        (folded && (target.has_triggers() || defaults)) || (defaults && has_several_sets(rows))
+    };
+    if changes.tables().any(counts) { Order::Emission } else { Order::Sets }
+}
+
+/// Whether rows that are put set different columns.
+fn has_several_sets(rows: &IndexMap<Key, NetRow>) -> bool {
+    let mut sets = rows.values().filter_map(|row| match &row.net {
+        Net::Delete => None,
+        Net::Upsert(values) | Net::Replace(values) => Some(values),
+    });
+    let same = |a: &[(ColumnId, Datum)], b: &[(ColumnId, Datum)]| {
+        a.iter().map(|(column, _)| column).eq(b.iter().map(|(column, _)| column))
+    };
+    let Some(first) = sets.next() else { return false };
+    sets.any(|values| !same(first, values))
 }
 
 /// The statements that change the tables, and journal what they find there.
@@ -125,9 +145,11 @@ fn in_sets(tables: &Tables, changes: &ChangeSet, journaling: Journaling) -> Resu
 /// block's own.
 fn one(tables: &Tables, change: Emitted<'_>, journaling: Journaling) -> Result<Step, CommitError> {
     let target = tables.get(change.table);
-    let images = match (journaling, change.touch) {
-        (Journaling::Kept, Touch::First) => Images::Whole,
-        (Journaling::Kept, Touch::Again) | (Journaling::Skipped, _) => Images::None,
+    let images = match (journaling, change.touch, change.values) {
+        (Journaling::Skipped, _, _) | (_, Touch::Again, None) => Images::None,
+        (Journaling::Kept, Touch::First, _) => Images::Whole,
+        // What it finds is the block's own; but the change before may have found nothing.
+        (Journaling::Kept, Touch::Again, Some(_)) => Images::Made,
     };
     let (action, values) = match change.values {
         None => (Action::Delete, &[][..]),

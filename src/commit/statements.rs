@@ -8,7 +8,7 @@
 
 use super::plan::{Action, Images, Shape};
 use crate::db::catalog::{ColumnId, Table};
-use crate::table::{Tables, Target, cast, join};
+use crate::table::{Role, Tables, Target, cast, join};
 
 /// PostgreSQL's select lists have 1,664 entries at most.
 const MAX_ENTRIES: usize = 1_600;
@@ -43,7 +43,8 @@ struct Rows<'a> {
     columns: Vec<ColumnId>,
     /// The columns that are set to their defaults.
     others: Vec<ColumnId>,
-    /// The columns that are journaled; none if nothing is.
+    images: Images,
+    /// The columns that are journaled of rows that are found.
     journaled: Vec<ColumnId>,
 }
 
@@ -55,21 +56,17 @@ impl<'a> Rows<'a> {
             Action::Delete | Action::Put => Vec::new(),
         };
         let journaled = match (shape.images, shape.action) {
-            (Images::None, _) => Vec::new(),
+            (Images::None | Images::Made, _) => Vec::new(),
             (Images::Set, Action::Put) => {
                 target.table.stored().filter(|column| columns.contains(column)).collect()
             }
             (Images::Set | Images::Whole, _) => target.table.stored().collect(),
         };
-        Rows { target, action: shape.action, columns, others, journaled }
+        Rows { target, action: shape.action, columns, others, images: shape.images, journaled }
     }
 
     fn table(&self) -> &'a Table {
         &self.target.table
-    }
-
-    fn is_journaled(&self) -> bool {
-        !self.journaled.is_empty()
     }
 
     /// `(select …casts… from unnest($1, $2, …)) v`, its columns named `c0`, `c1`, ….
@@ -91,13 +88,25 @@ impl<'a> Rows<'a> {
         format!("${}::pg_catalog.int4", self.columns.len() + 1)
     }
 
-    /// Raises an error unless as many rows were written as were bound. No row is the result.
+    /// Raises an error unless as many rows were written as were bound, and by no trigger that is not known. No row is the
+    /// result.
     fn all_written(&self, written: &str) -> String {
-        format!(
-            "select debshrew.rows_missing({}, n.expected, n.written) from (\n  \
+        let table = self.table();
+        let name = literal(&table.name);
+        let counted = format!(
+            "select debshrew.rows_missing({name}, n.expected, n.written) from (\n  \
                select pg_catalog.cardinality($1::pg_catalog.text[])::pg_catalog.int8 as expected, {written} as written\n\
-             ) n where n.expected operator(pg_catalog.<>) n.written",
-            literal(&self.table().name),
+             ) n where n.expected operator(pg_catalog.<>) n.written"
+        );
+        if self.target.has_triggers() || self.target.role == Role::State {
+            return counted;
+        }
+        let members: Vec<String> = table.members.iter().map(u32::to_string).collect();
+        format!(
+            "{counted}\nunion all\nselect debshrew.trigger_appeared({name}) where exists (\n  \
+               select from pg_catalog.pg_trigger g where g.tgrelid = any ('{{{}}}'::pg_catalog.oid[])\n     \
+               and not g.tgisinternal and g.tgenabled <> 'D'\n)",
+            members.join(",")
         )
     }
 
@@ -146,8 +155,9 @@ impl<'a> Rows<'a> {
             self.from(),
             self.same_key()
         );
-        if !self.is_journaled() {
-            return format!("-- commit::delete\nwith gone as (\n{delete}\n)\nselect");
+        if self.journaled.is_empty() {
+            // What is returned keeps rules out that would do something else for some rows only.
+            return format!("-- commit::delete\nwith gone as (\n{delete}\nreturning 1\n)\nselect");
         }
         let held = || self.journaled.iter().map(|column| self.target.name(*column));
         format!(
@@ -209,8 +219,11 @@ impl<'a> Rows<'a> {
 
     /// The parts that journal.
     fn journal(&self, wide: bool) -> String {
-        if !self.is_journaled() {
-            return String::new();
+        let absent = format!(", absent as (\n  {}\n)", self.journal_absent());
+        match self.images {
+            Images::None => return String::new(),
+            Images::Made => return absent,
+            Images::Set | Images::Whole => {}
         }
         let images = if wide {
             let held = self.journaled.iter().map(|column| format!("t.{}", self.target.name(*column)));
@@ -220,7 +233,7 @@ impl<'a> Rows<'a> {
             let held = self.journaled.iter().map(|column| format!("o{}", column.position()));
             self.journal_images(held, "v where existed")
         };
-        format!(", images as (\n  {images}\n), absent as (\n  {}\n)", self.journal_absent())
+        format!(", images as (\n  {images}\n){absent}")
     }
 
     /// Updates what exists; `kept` says whether the row still has its key.

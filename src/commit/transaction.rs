@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::parameters::TextArray;
 use super::plan::{self, Images, Order, Shape, Step};
-use super::{Block, CommitError, Durability, Journaling, ROWS_MISSING};
+use super::{Block, CommitError, Durability, Journaling, ROWS_MISSING, TRIGGER_APPEARED};
 use crate::block::BlockRef;
 use crate::db::catalog::Column;
 use crate::failure::crash_point;
@@ -287,6 +287,7 @@ impl<'a> Sender<'a> {
             Some(error) if error.code().code() == ROWS_MISSING => {
                 CommitError::RowsMissing { table, counts: error.message().to_owned() }
             }
+            Some(error) if error.code().code() == TRIGGER_APPEARED => CommitError::TriggerAppeared { table },
             answer => {
                 let column = answer.and_then(|error| error.column()).map(str::to_owned);
                 CommitError::Statement { doing: shape.action.doing(), table, column, source }
@@ -347,7 +348,7 @@ fn bound<'a>(step: &'a Step, height: &'a i32) -> Vec<&'a (dyn ToSql + Sync)> {
     let arrays = step.arrays.iter().map(|array| array as &(dyn ToSql + Sync));
     match step.shape.images {
         Images::None => arrays.collect(),
-        Images::Set | Images::Whole => arrays.chain([height as &(dyn ToSql + Sync)]).collect(),
+        Images::Made | Images::Set | Images::Whole => arrays.chain([height as &(dyn ToSql + Sync)]).collect(),
     }
 }
 

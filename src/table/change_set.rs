@@ -252,7 +252,7 @@ mod tests {
             delete("a"),
         ];
         let set = ChangeSet::fold(changes);
-        let emitted: Vec<(&str, Touch, Option<Vec<(ColumnId, Datum)>>)> = set
+        let emitted: Vec<_> = set
             .in_order()
             .into_iter()
             .map(|change| (&*change.key[0], change.touch, change.values.map(<[_]>::to_vec)))

@@ -105,14 +105,16 @@ fn trigger_refusals(table: &Table) -> Vec<String> {
 
 /// Whether a trigger function's text gives the new row's column a value.
 fn assigns(source: &str, column: &str) -> bool {
-    let lower = source.to_lowercase();
+    // White space makes no difference around a dot.
+    let words: Vec<&str> = source.split_whitespace().collect();
+    let lower = words.join(" ").replace(" .", ".").replace(". ", ".").to_lowercase();
     let column = column.to_lowercase();
     let names = [format!("new.{column}"), format!("new.\"{column}\"")];
     names.iter().any(|name| {
         lower.match_indices(name.as_str()).any(|(at, _)| {
             let before = lower[..at].trim_end();
             let after = lower[at + name.len()..].trim_start();
-            let begins = before.is_empty() || before.ends_with([';', '\n']) || {
+            let begins = before.is_empty() || before.ends_with(';') || {
                 let word = before.rsplit(|letter: char| !letter.is_alphanumeric()).next().unwrap_or_default();
                 ["begin", "then", "else", "loop", "into"].contains(&word)
             };
@@ -273,6 +275,7 @@ mod tests {
     fn a_trigger_that_rewrites_the_key_is_noticed() {
         assert!(assigns("begin new.id := lower(new.id); return new; end", "id"));
         assert!(assigns("begin\n  NEW.id = lower(new.id); return new; end", "id"));
+        assert!(assigns("begin NEW . id = old.id; return new; end", "id"));
         assert!(assigns("begin if true then new.\"Id\" := 1; end if; return new; end", "Id"));
         assert!(assigns("begin select lower(new.id) into new.id; return new; end", "id"));
         assert!(!assigns("begin if new.id = 1 then new.x := 2; end if; return new; end", "id"));

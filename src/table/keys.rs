@@ -47,23 +47,23 @@ pub(super) async fn canonicalise(
         let (canonical, claimed) = canonical.split_at(indexes.len());
         for (claim, claimed) in claims.iter().zip(claimed) {
             let position = indexes.binary_search(&claim.change).unwrap_or_default();
-            agree(target, claimed, &canonical[position])?;
+            if claimed != &canonical[position] {
+                return Err(conflict(target, &claim.key, &changes[claim.change].key));
+            }
         }
         spell(changes, &indexes, canonical);
     }
     Ok(())
 }
 
-/// Refuses a change whose `key` and row name different rows. Both are in their one form.
-pub(super) fn agree(target: &Target, key: &Key, row: &Key) -> Result<(), TableError> {
-    match (0..key.len()).find(|place| key[*place] != row[*place]) {
-        None => Ok(()),
-        Some(place) => Err(TableError::KeyConflict {
-            table: target.table.name.clone(),
-            column: target.table.column(target.table.key[place]).name.clone(),
-            key: format!("`{}`", super::excerpt(&key[place])),
-            row: format!("`{}`", super::excerpt(&row[place])),
-        }),
+/// A change's `key` and row, as they are spelled, name different rows.
+pub(super) fn conflict(target: &Target, key: &Key, row: &Key) -> TableError {
+    let place = (0..key.len()).find(|place| key[*place] != row[*place]).unwrap_or_default();
+    TableError::KeyConflict {
+        table: target.table.name.clone(),
+        column: target.table.column(target.table.key[place]).name.clone(),
+        key: format!("`{}`", super::excerpt(&key[place])),
+        row: format!("`{}`", super::excerpt(&row[place])),
     }
 }
 

@@ -51,7 +51,7 @@ impl Tables {
             resolved.compared |= compared;
             match claimed.filter(|claimed| *claimed != change.key) {
                 Some(key) if compared => resolved.claims.push(Claim { change: resolved.changes.len(), key }),
-                Some(key) => keys::agree(target, &key, &change.key)?,
+                Some(key) => return Err(keys::conflict(target, &key, &change.key)),
                 None => {}
             }
             resolved.changes.push(change);

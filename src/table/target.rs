@@ -108,6 +108,12 @@ impl Target {
         !self.table.triggers.is_empty()
     }
 
+    /// Whether a row that leaves a column out gets the next number.
+    pub fn has_counting_default(&self) -> bool {
+        let counts = |default: &String| default == "identity" || default.contains("nextval(");
+        self.table.columns.iter().any(|column| column.volatile_default.as_ref().is_some_and(counts))
+    }
+
     /// Whether a block's rows may be written in any order: nothing is unique but the key, no trigger fires, and no
     /// default counts up.
     pub fn is_order_free(&self) -> bool {

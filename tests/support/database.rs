@@ -51,6 +51,18 @@ pub async fn database(name: &str) -> TestDb {
     TestDb { dsn: server.dsn(&name) }
 }
 
+/// A server of a test's own, for what concerns the whole of it, with an empty database on it.
+pub async fn own_server(settings: &'static [(&'static str, &'static str)]) -> (Cluster, TestDb) {
+    let settings: Vec<_> =
+        [("fsync", "off"), ("full_page_writes", "off")].iter().chain(settings).copied().collect();
+    let cluster =
+        tokio::task::spawn_blocking(move || Cluster::start(&settings).expect("a private PostgreSQL server"));
+    let cluster = cluster.await.unwrap();
+    create(&connect(&cluster.dsn("postgres")).await, "debshrew_test_own", "template0").await;
+    let dsn = cluster.dsn("debshrew_test_own");
+    (cluster, TestDb { dsn })
+}
+
 /// What each database has from its beginning: debshrew's own migrations.
 async fn template(client: &mut Client) {
     let transaction = client.transaction().await.unwrap();

@@ -7,8 +7,13 @@ mod rig;
 mod scene;
 
 pub use binary::{Output, debshrew};
+pub use database::own_server;
 pub use database::{TestDb, database};
-pub use rig::{Rig, at, connect_as, delete, put};
+pub use debshrew::commit::Journaling;
+pub use debshrew::undo::Pruner;
+pub use rig::{
+    Rig, at, changes, connect_as, delete, everything, is_rows_missing, is_too_deep, keyed, put, whole,
+};
 pub use scene::{COUNTER, DEADLINE, Scene, quick, until};
 
 async fn pipelines(db: &TestDb) -> i64 {

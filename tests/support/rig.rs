@@ -6,13 +6,14 @@ use std::path::PathBuf;
 
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::change::{Change, Operation, Value};
-use debshrew::commit::{Block, Durability, Journaling};
+use debshrew::commit::{Block, CommitError, Durability, Journaling};
 use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
 use debshrew::pipeline::{PipelineError, Writer};
 use debshrew::register::{Cause, RolledBack};
 use debshrew::schema::{Mode, Report, SchemaError, Wanted, migrate};
 use debshrew::table::{ChangeSet, StateWrite, TableError};
+use debshrew::undo::{Pruner, UndoError};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 use tokio_postgres::Client;
@@ -40,6 +41,49 @@ pub fn delete(table: &str, key: &str) -> Change {
     Change { operation: Operation::Delete, ..put(table, key) }
 }
 
+/// An upsert whose message says the row's key, as JSON, beside its columns.
+pub fn keyed(table: &str, key: &str, row: &str) -> Change {
+    let key = Value::from_raw(&RawValue::from_string(key.to_owned()).unwrap());
+    Change { key: Some(key), ..put(table, row) }
+}
+
+/// Changes as lines of text: `+table {row}` and `-table {key}`.
+pub fn changes(block: &str) -> Vec<Change> {
+    let lines = block.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let (table, row) = line[1..].split_once(" {").unwrap();
+            let row = format!("{{{row}");
+            if line.starts_with('+') { put(table, &row) } else { delete(table, &row) }
+        })
+        .collect()
+}
+
+/// An error with all its causes.
+pub fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+/// Whether a block failed because fewer rows were written than should have been.
+pub fn is_rows_missing(error: &PipelineError) -> bool {
+    matches!(
+        error,
+        PipelineError::Block { source: CommitError::RowsMissing { .. }, .. }
+            | PipelineError::Commit(CommitError::RowsMissing { .. })
+    )
+}
+
+/// Whether a rollback was refused because the journal does not reach back that far.
+pub fn is_too_deep(error: &PipelineError) -> bool {
+    matches!(error, PipelineError::Undo(UndoError::TooDeep { .. }))
+}
+
 pub fn at(height: u32) -> BlockRef {
     BlockRef { height: Height::new(height).unwrap(), hash: BlockHash::new([height as u8; 32]) }
 }
@@ -58,6 +102,11 @@ pub fn connect_as(dsn: &str) -> Db {
 impl Rig {
     /// A pipeline in the schema `schema` and called alike, whose first migration is `sql`.
     pub async fn up(test: &TestDb, schema: &str, sql: &str) -> Rig {
+        Rig::up_with_report(test, schema, sql).await.0
+    }
+
+    /// The same, with what the migration came to.
+    pub async fn up_with_report(test: &TestDb, schema: &str, sql: &str) -> (Rig, Report) {
         let mut rig = Rig {
             db: connect_as(&test.dsn),
             client: test.connect().await,
@@ -68,8 +117,8 @@ impl Rig {
             versions: 0,
             writer: None,
         };
-        rig.migrate(sql).await.unwrap();
-        rig
+        let report = rig.migrate(sql).await.unwrap();
+        (rig, report)
     }
 
     pub fn folder(&self) -> PathBuf {
@@ -157,6 +206,44 @@ impl Rig {
         self.try_commit(height, changes).await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
 
+    /// The same, with or without a journal; several blocks are sent at once.
+    pub async fn try_commit_all(
+        &mut self,
+        first: u32,
+        blocks: Vec<Vec<Change>>,
+        journaling: Journaling,
+    ) -> Result<(), PipelineError> {
+        let mut all = Vec::new();
+        for (height, changes) in (first..).zip(blocks) {
+            let changes = self.folded(changes, Vec::new()).await?;
+            all.push(Block { at: at(height), changes, journaling, durability: Durability::Strict });
+        }
+        let result = self.writer().await.commit_all(all, |_, _| ()).await;
+        if result.is_err() {
+            self.stop().await;
+        }
+        result
+    }
+
+    pub async fn try_commit_with(
+        &mut self,
+        height: u32,
+        changes: Vec<Change>,
+        journaling: Journaling,
+    ) -> Result<(), PipelineError> {
+        self.try_commit_all(height, vec![changes], journaling).await
+    }
+
+    /// Back to before the first block.
+    pub async fn roll_back_to_start(&mut self) -> Result<RolledBack, PipelineError> {
+        self.writer().await.roll_back(None, Cause::Operator).await
+    }
+
+    /// Takes away what lies deeper than `retention`, as far as it is due, beside the stream.
+    pub async fn prune(&mut self, pruner: &mut Pruner) -> Result<(), PipelineError> {
+        self.writer().await.prune(pruner).await
+    }
+
     pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, PipelineError> {
         self.writer().await.roll_back(Height::new(to), Cause::Operator).await
     }
@@ -167,23 +254,20 @@ impl Rig {
 
     /// The rows of a table as text, sorted.
     pub async fn rows(&self, table: &str) -> Vec<String> {
-        let sql = format!(
-            "select the_row::text from {}.{} the_row order by 1",
-            self.schema_sql(),
-            debshrew::db::quote(table)
-        );
-        self.client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        rows(&self.client, &self.schema_sql(), table).await
     }
 
     /// Every row of every table, each with its table's name, sorted.
     pub async fn everything(&self) -> Vec<String> {
-        let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
-                   and c.relkind in ('r', 'p') and not c.relispartition order by 1";
-        let mut all = Vec::new();
-        for row in self.client.query(sql, &[&self.schema_sql()]).await.unwrap() {
-            let table: String = row.get(0);
-            all.extend(self.rows(&table).await.into_iter().map(|row| format!("{table} {row}")));
-        }
+        everything(&self.client, &self.schema_sql()).await
+    }
+
+    /// Every row, and the height of the checkpoint: what a block or a rollback that failed must not have changed.
+    pub async fn whole(&self) -> Vec<String> {
+        let mut all = self.everything().await;
+        let sql = "select 'checkpoint ' || coalesce(height::text, 'none') from debshrew.pipelines \
+                    where pipeline = $1";
+        all.push(self.client.query_one(sql, &[&self.name]).await.unwrap().get(0));
         all
     }
 
@@ -192,4 +276,22 @@ impl Rig {
         let sql = format!("set search_path = {}; {sql}; set search_path = ''", self.schema_sql());
         self.client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{error:?}\n{sql}"));
     }
+}
+
+async fn rows(client: &Client, schema_sql: &str, table: &str) -> Vec<String> {
+    let table = debshrew::db::quote(table);
+    let sql = format!("select the_row::text from {schema_sql}.{table} the_row order by 1");
+    client.query(&sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Every row of every table of a schema, each with its table's name, sorted.
+pub async fn everything(client: &Client, schema_sql: &str) -> Vec<String> {
+    let sql = "select c.relname::text from pg_class c where c.relnamespace = $1::text::regnamespace \
+               and c.relkind in ('r', 'p') and not c.relispartition order by 1";
+    let mut all = Vec::new();
+    for row in client.query(sql, &[&schema_sql]).await.unwrap() {
+        let table: String = row.get(0);
+        all.extend(rows(client, schema_sql, &table).await.into_iter().map(|row| format!("{table} {row}")));
+    }
+    all
 }

@@ -47,6 +47,8 @@ pub struct Table {
     /// Foreign keys of tables in other schemas that reference this table.
     pub referenced_by: Vec<OutsideKey>,
     pub triggers: Vec<Trigger>,
+    /// The table and its partitions.
+    pub members: Vec<u32>,
     pub unlogged: bool,
     /// It has children by inheritance, or is one; partitions do not count.
     pub inherits: bool,
@@ -237,6 +239,7 @@ fn table(row: &Row, schema: &str) -> Table {
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
         triggers: Vec::new(),
+        members: row.get("members"),
         unlogged: row.get("unlogged"),
         inherits: row.get("inherits"),
         has_rules: row.get("has_rules"),

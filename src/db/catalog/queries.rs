@@ -2,7 +2,7 @@
 
 pub(super) const RELATIONS: &str = "\
 -- db::catalog::relations
-select c.oid, c.relname::text as name,
+select c.oid, c.relname::text as name, p.members,
        exists (select from pg_class m where m.oid = any(p.members) and m.relpersistence = 'u') as unlogged,
        (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
          or exists (select from pg_inherits i where i.inhrelid = c.oid) as inherits,
@@ -18,7 +18,7 @@ select c.oid, c.relname::text as name,
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  cross join lateral (
          -- A partition may have indexes, rules and a persistence of its own.
-         select array(select c.oid union select relid from pg_partition_tree(c.oid)) as members
+         select array(select c.oid union select relid::oid from pg_partition_tree(c.oid)) as members
        ) p
  where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'";
 

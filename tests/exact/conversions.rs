@@ -1,0 +1,174 @@
+//! Migrations whose conversions and constraints journaled images may not survive: exact, or the floor is raised and
+//! said; never a rollback that gives old values, and never one that halts.
+
+use crate::exact::Wrong;
+use crate::support::{Rig, TestDb, changes, database, is_too_deep, whole};
+
+const TABLES: &str = "
+create domain amount as numeric;
+create table t (
+  id integer primary key, n numeric, i integer, w text, v varchar(20), l integer[], a amount, r int4range
+);
+create table k (id text primary key, x text);
+create table p (id integer primary key);
+";
+
+/// What the rows once were (`w` null, values twice, out of bounds) is in the journal alone.
+const BLOCKS: &[&str] = &[
+    r#"+t {"id": 1, "n": 100000000, "i": 1, "w": null, "v": "longer than that", "l": [1], "a": -1, "r": "[1,5)"}
+       +t {"id": 2, "n": 200000000, "i": 1, "w": "w", "v": "b", "l": [2], "a": 2, "r": "[3,9)"}
+       +t {"id": 3, "n": 300000000, "i": 3, "w": "x"}
+       +k {"id": "Abc", "x": "1"}
+       +k {"id": "def", "x": "1"}"#,
+    r#"+t {"id": 1, "n": 150000000, "i": 5, "w": "a", "v": "short", "l": [3], "a": 1, "r": "[10,11)"}
+       -t {"id": 3}
+       +k {"id": "Abc", "x": "2"}
+       -k {"id": "def"}"#,
+    r#"+t {"id": 2, "n": 250000000, "i": 7, "w": "b", "v": "s", "l": [4]}
+       +k {"id": "ghi", "x": "3"}
+       +p {"id": 5}
+       +p {"id": 7}"#,
+];
+
+const AFTER: &str = r#"+t {"id": 1, "n": 3}
+                       -t {"id": 2}
+                       +k {"id": "new", "x": "4"}
+                       -k {"id": "ghi"}"#;
+
+/// Name, SQL, and the table that is named.
+const CUT: &[(&str, &str, &str)] = &[
+    ("scaled", "alter table t alter column n type numeric(20,8) using n / 1e8", "t"),
+    ("scaled_alike", "alter table t alter column n type numeric using n / 1e8", "t"),
+    ("times", "alter table t alter i type integer using i * 100", "t"),
+    ("upper", "alter table t alter column w set data type text using upper(w)", "t"),
+    ("domain", "create domain share as numeric; alter table t alter n type share using n / 1e8", "t"),
+    ("of_domain", "alter table t alter a type amount using a + 1", "t"),
+    ("array", "alter table t alter l type integer[] using l || 0", "t"),
+    ("other_column", "alter table t alter i type integer using id", "t"),
+    (
+        "function",
+        "create function f(v integer) returns integer immutable language sql as 'select v + 1'; \
+                  alter table t alter i type integer using f(i)",
+        "t",
+    ),
+    ("constant", "alter table t alter v type varchar(20) using 'x'", "t"),
+    ("key", "alter table k alter id type text using lower(id)", "k"),
+    ("several", "alter table t alter i type bigint, alter n type numeric(20,8) using n / 1e8", "t"),
+    ("block", "do $$ begin execute 'alter table t alter i type integer using i * 100'; end $$", "t"),
+    (
+        "pieces",
+        "do $$ begin \
+           execute format('alter table %I alter %I type integer %s %I * 100', 't', 'i', 'us' || 'ing', 'i'); \
+         end $$",
+        "t",
+    ),
+    (
+        "called",
+        "create procedure scale() language plpgsql as \
+           $$ begin execute 'alter table t alter i type integer u' || 'sing i * 100'; end $$; call scale()",
+        "t",
+    ),
+    ("comment", "alter table t alter i type integer /* ; */ using i * 100", "t"),
+    ("key_block", "do $$ begin execute 'alter table k alter id type text using lower(id)'; end $$", "k"),
+    ("unseen", "set local track_counts = off; update t set i = i * 100; set local track_counts = on", "t"),
+    ("unseen_delete", "set local track_counts = off; delete from k where id = 'Abc'", "k"),
+    (
+        "unseen_insert",
+        "do $$ begin set local track_counts = off; insert into k values ('inserted'); \
+                     set local track_counts = on; end $$",
+        "k",
+    ),
+    ("unseen_truncate", "set local track_counts = off; truncate k", "k"),
+    ("narrowed", "alter table t alter v type varchar(5) using left(v, 5)", "t"),
+    ("narrowed_plainly", "alter table t alter v type varchar(6)", "t"),
+    ("not_null", "alter table t alter w set not null", "t"),
+    ("not_null_check", "alter table t add constraint given check (w is not null)", "t"),
+    ("check", "alter table t add constraint small check (i >= 5)", "t"),
+    ("check_between", "alter table t add check (n <> 100000000 and id > 0)", "t"),
+    ("unique", "alter table t add unique (i)", "t"),
+    ("unique_late", "alter table t add unique (i) deferrable initially deferred", "t"),
+    (
+        "unique_index",
+        "create unique index on t (lower(w), i)  where i < 9; create unique index on t (i)",
+        "t",
+    ),
+    ("exclusion", "alter table t add exclude using gist (r with &&)", "t"),
+    ("foreign_key", "alter table t add foreign key (i) references p", "t"),
+    ("foreign_key_late", "alter table t add foreign key (i) references p deferrable", "t"),
+    ("domain_check", "alter domain amount add constraint positive check (value > 0)", "t"),
+    ("domain_not_null", "delete from t where a is null; alter domain amount set not null", "t"),
+    (
+        "to_domain",
+        "create domain filled as text check (value is not null); alter table t alter w type filled",
+        "t",
+    ),
+    ("partial_domain", "create domain brief as varchar(6); alter table t alter v type brief", "t"),
+];
+
+/// What every image survives, so that nothing is lost.
+const KEPT: &[(&str, &str)] = &[
+    ("wider", "alter table t alter i type bigint, alter v type varchar(30)"),
+    ("plain_cast", "alter table t alter i type numeric using i::numeric"),
+    ("check_held", "alter table t add check (id > 0)"),
+    ("not_null_held", "alter table t alter i set not null"),
+    ("unique_held", "alter table t add unique (n)"),
+    ("index", "create index on t (lower(w))"),
+    ("dropped", "alter table t add constraint c check (i > 0); alter table t drop constraint c"),
+];
+
+async fn committed(test: &TestDb, name: &str) -> Rig {
+    let mut rig = Rig::up(test, name, TABLES).await;
+    for (height, block) in (0..).zip(BLOCKS) {
+        rig.commit(height, changes(block)).await;
+    }
+    rig
+}
+
+/// What is wrong with how a migration was dealt with, if anything is.
+async fn cut(test: &TestDb, name: &str, sql: &str, table: &str) -> Result<(), String> {
+    let mut rig = committed(test, name).await;
+    let report = rig.migrate(sql).await.map_err(|error| format!("the migration: {}", whole(&error)))?;
+    let cut = report.pipelines[0].cut.clone();
+    let before = rig.everything().await;
+    let after = rig.try_commit(3, changes(AFTER)).await;
+    after.map_err(|error| format!("the block behind: {}", whole(&error)))?;
+    if !cut.iter().any(|cut| cut.contains(&format!("`{table}`"))) {
+        let done = rig.roll_back(0).await.map_err(|error| whole(&error)).map(|_| ());
+        return Err(format!("cut {cut:?}; back to 0: {done:?}, {:?}", rig.everything().await));
+    }
+    match rig.roll_back(1).await {
+        Err(error) if is_too_deep(&error) => {}
+        other => return Err(format!("rolled back past it: {other:?}")),
+    }
+    rig.roll_back(2).await.map_err(|error| format!("back to 2: {}", whole(&error)))?;
+    if rig.everything().await != before {
+        return Err(format!("not exact: {:?}", rig.everything().await));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migration_that_journaled_rows_do_not_survive_raises_the_floor() {
+    let test = database("exact_conversions").await;
+    let mut wrong = Wrong::default();
+    for (name, sql, table) in CUT {
+        wrong.note(name, cut(&test, name, sql, table).await);
+    }
+    wrong.settle();
+}
+
+#[tokio::test]
+async fn a_migration_that_journaled_rows_survive_keeps_them() {
+    let test = database("exact_conversions_kept").await;
+    for (name, sql) in KEPT {
+        let mut rig = committed(&test, name).await;
+        let report = rig.migrate(sql).await.unwrap_or_else(|error| panic!("{name}: {}", whole(&error)));
+        assert_eq!(report.pipelines[0].cut, [] as [&str; 0], "{name}");
+        rig.commit(3, changes(AFTER)).await;
+        rig.roll_back(0).await.unwrap_or_else(|error| panic!("{name}: {}", whole(&error)));
+        let mut model = Rig::up(&test, &format!("{name}_model"), TABLES).await;
+        model.commit(0, changes(BLOCKS[0])).await;
+        model.migrate(sql).await.unwrap();
+        assert_eq!(rig.everything().await, model.everything().await, "{name}");
+    }
+}
