@@ -122,7 +122,7 @@ fn in_sets(tables: &Tables, changes: &ChangeSet, journaling: Journaling) -> Resu
     let by_table: BTreeMap<TableId, &IndexMap<Key, NetRow>> = changes.tables().collect();
     let touched: Vec<Rewrite<'_>> = tables
         .parents_first()
-        .iter()
+        .flatten()
         .filter_map(|table| {
             let rows = *by_table.get(table)?;
             Some(Rewrite { table: *table, target: tables.get(*table), rows, journaling })

@@ -59,6 +59,11 @@ impl Writer {
         Ok(self.lease.align(schema, start_height).await?)
     }
 
+    /// Refuses if what is committed could not be rolled back any more, as a table is not fit for it now.
+    pub async fn check_complete(&self) -> Result<(), PipelineError> {
+        Ok(undo::refuse_lost(&self.lease, &self.tables).await?)
+    }
+
     /// Commits one block, on top of the checkpoint. Returns how many rows it changed.
     pub async fn commit(&mut self, block: Block) -> Result<u64, PipelineError> {
         let mut changed = 0;

@@ -3,8 +3,11 @@
 //! Runs in the transaction of the migrations, so that no block can be committed between a change of a table
 //! and that of its journal.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::{Client, Transaction};
 
+use super::constraints::{self, Constraint};
 use super::declared::{Declared, declared_packed, declared_values, store_as_they_are};
 use super::record::{Former, Records};
 use super::{SchemaError, execute};
@@ -43,8 +46,8 @@ pub(super) async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Re
 pub(super) struct Seen {
     /// Tables whose rows it wrote.
     pub written: Vec<String>,
-    /// Columns were converted by expressions that a journal cannot apply.
-    pub converted: bool,
+    /// Tables whose rows it may have converted by expressions that a journal cannot apply.
+    pub converted: Vec<String>,
 }
 
 /// Brings every journal of the pipeline in step with its table, and drops those whose table is gone.
@@ -57,7 +60,7 @@ pub(super) async fn bring_in_step(
     let schema = journal_schema(&pipeline.name);
     let journals = catalog::tables(transaction.client(), &schema).await?;
     let records = Records::new(read_journals(transaction, pipeline.id).await?, tables);
-    let mut work = Work { transaction, schema: &schema, records: &records, seen, steps: Steps::default() };
+    let mut work = Work { transaction, schema: &schema, records: &records, steps: Steps::default() };
     let followed: Vec<(&Target, Option<Followed<'_>>)> =
         tables.all().iter().map(|target| (target, work.followed(target, tables.all(), &journals))).collect();
     work.drop_others(&followed, tables, &journals).await?;
@@ -71,10 +74,19 @@ pub(super) async fn bring_in_step(
     for table in &seen.written {
         work.steps.cut.push(format!("rows of `{table}` were written by the migration itself"));
     }
+    for table in &seen.converted {
+        work.steps.cut.push(format!(
+            "rows of `{table}` may have been converted by an expression of the migration's (`using …`)"
+        ));
+    }
+    let constraints = constraints::read(transaction, &pipeline.schema).await?;
+    work.check_constraints(&followed, &constraints).await?;
     let mut steps = work.steps;
     let now = followed.iter().map(|(target, followed)| {
         let former = followed.as_ref().map(|followed| followed.record);
-        (target.table.name.clone(), records.renew(target, former))
+        let now = constraints.get(&target.table.oid).map(Vec::as_slice).unwrap_or_default();
+        let now = now.iter().map(|constraint| constraint.definition.clone()).collect();
+        (target.table.name.clone(), records.renew(target, former, now))
     });
     write_journals(transaction, pipeline.id, &now.collect()).await?;
     if register::checkpoint(transaction, pipeline.id).await?.block.is_none() {
@@ -136,7 +148,6 @@ struct Work<'a> {
     transaction: &'a Transaction<'a>,
     schema: &'a str,
     records: &'a Records,
-    seen: &'a Seen,
     steps: Steps,
 }
 
@@ -177,6 +188,29 @@ impl<'a> Work<'a> {
                 None
             }
         }
+    }
+
+    /// Images that are older than a constraint may violate it, and could not be put back.
+    async fn check_constraints(
+        &mut self,
+        followed: &[(&Target, Option<Followed<'_>>)],
+        constraints: &BTreeMap<u32, Vec<Constraint>>,
+    ) -> Result<(), SchemaError> {
+        for (target, followed) in followed {
+            let (Some(now), Some(followed)) = (constraints.get(&target.table.oid), followed) else {
+                continue;
+            };
+            // What was there is not known of journals of before that was recorded.
+            let Some(before) = &followed.record.constraints else { continue };
+            let target = self.records.with_slots(target, followed.record);
+            for violated in constraints::violated(self.transaction, &target, now, before).await? {
+                self.steps.cut.push(format!(
+                    "rows that `{}` once had may not meet what is new: {}",
+                    target.table.name, violated.definition
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Drops the journals that no table of now continues.
@@ -372,12 +406,6 @@ impl<'a> Work<'a> {
         execute(self.transaction, "savepoint retype", "set a savepoint").await?;
         if execute(self.transaction, &retype, &done).await.is_ok() {
             self.steps.done.push(done);
-            if self.seen.converted {
-                self.steps.cut.push(format!(
-                    "column `{}` of `{}` was converted by an expression of the migration's (`using …`)",
-                    column.name, table.name
-                ));
-            }
             return execute(self.transaction, "release savepoint retype", "release a savepoint").await;
         }
         let anew = format!(

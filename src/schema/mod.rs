@@ -1,11 +1,13 @@
 //! What `migrate` does: it sets a database up for its pipelines and brings it up to date, their journals in step with their
 //! tables; and what every writer looks at first: the tables as they are now, if their journals fit them.
 
+mod constraints;
 mod declared;
 mod grant;
 mod journal;
 mod record;
 mod setup;
+mod text;
 mod witness;
 
 use std::collections::BTreeMap;

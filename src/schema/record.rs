@@ -82,8 +82,24 @@ impl Records {
         stranger.map(|column| format!("column `{}` of `{name}` is another one than before", column.name))
     }
 
+    /// The table with the slots that its columns had; those of new columns are in no image.
+    pub(super) fn with_slots(&self, target: &Target, former: &JournalRecord) -> Target {
+        let mut target = target.clone();
+        let mut free = free_slots(&former.columns);
+        for (column, slot) in target.table.columns.iter().zip(&mut target.slots) {
+            let found = former.columns.iter().find(|was| self.same_column(was, column));
+            *slot = found.and_then(|was| was.slot).or_else(|| free.next()).unwrap_or_default().unsigned_abs();
+        }
+        target
+    }
+
     /// The record of a table as it is now; columns that it had before keep their slots.
-    pub(super) fn renew(&self, target: &Target, former: Option<&JournalRecord>) -> JournalRecord {
+    pub(super) fn renew(
+        &self,
+        target: &Target,
+        former: Option<&JournalRecord>,
+        constraints: Vec<String>,
+    ) -> JournalRecord {
         let table = &target.table;
         let recorded = former.map(|former| former.columns.as_slice()).unwrap_or_default();
         let mut free = free_slots(recorded);
@@ -97,7 +113,7 @@ impl Records {
                 slot: slot.or_else(|| free.next()),
             }
         });
-        JournalRecord { oid: table.oid, columns: columns.collect(), constraints: Some(Vec::new()) }
+        JournalRecord { oid: table.oid, columns: columns.collect(), constraints: Some(constraints) }
     }
 }
 

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use refinery::Migration;
 use tokio_postgres::{Client, Transaction};
 
-use super::witness::{Witness, converts_by_expression};
+use super::text::may_convert;
+use super::witness::Witness;
 use super::{SchemaError, Wanted, execute, grant, journal, read_tables};
 use crate::db::lock::Lock;
 use crate::db::{DbError, migrate, quote};
@@ -131,10 +132,11 @@ async fn migrate_pipeline(
     journal::prepare(transaction, &wanted.name).await?;
     let tables = read_tables(transaction.client(), &registered).await?;
     let after = Witness::look(transaction, &wanted.schema).await?;
-    let seen = journal::Seen {
-        written: after.written_since(&before).into_iter().map(str::to_owned).collect(),
-        converted: ran.iter().filter_map(Migration::sql).any(converts_by_expression),
-    };
+    let texts = || ran.iter().filter_map(Migration::sql);
+    let counted = !texts().any(|sql| sql.contains("track_counts") || may_convert(sql));
+    let deeds = after.since(&before, counted);
+    let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
+    let seen = journal::Seen { written: deeds.written, converted: rewritten };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;
     let replicated = || tables.of_rows();
     let said = |target: &Target| {

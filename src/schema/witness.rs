@@ -1,5 +1,5 @@
-//! Notices what a pipeline's migrations do to rows, which no journal sees: rows that they write, and
-//! expressions by which they convert a column.
+//! Notices what a pipeline's migrations do to rows, which no journal sees: rows that they write, and tables that they
+//! rewrite.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,28 @@ use crate::db::{DbError, quote};
 
 /// The rows of a schema's tables at one moment of a transaction.
 #[derive(Debug)]
-pub(super) struct Witness(BTreeMap<u32, Seen>);
+pub(super) struct Witness(BTreeMap<u32, Table>);
 
 #[derive(Debug)]
-struct Seen {
+struct Table {
     name: String,
-    /// Rows that this session has inserted, updated or deleted of late.
-    written: i64,
+    /// Rows that this session has inserted, updated or deleted of late, as PostgreSQL counts them.
+    counted: i64,
+    /// This transaction holds the lock that writing takes, whether or not a row was written. A session that does not count
+    /// (`track_counts`) takes it all the same.
+    locked: bool,
     empty: bool,
+    /// Where the rows are stored: elsewhere after the table was rewritten.
+    files: Vec<u32>,
+}
+
+/// What migrations have done to rows.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    /// Tables whose rows were written, truncation included.
+    pub(super) written: Vec<String>,
+    /// Tables that were there before and were rewritten, each row by some rule.
+    pub(super) rewritten: Vec<String>,
 }
 
 impl Witness {
@@ -26,80 +40,54 @@ impl Witness {
         let rows = transaction
             .query(
                 "-- schema::witness::look\n\
-                 select c.oid, c.relname::text as name, w.written \
+                 select c.oid, c.relname::text as name, m.counted, m.locked, m.files \
                    from pg_catalog.pg_class c \
                   cross join lateral ( \
                           select sum(pg_catalog.pg_stat_get_xact_tuples_inserted(p.oid) \
                                      + pg_catalog.pg_stat_get_xact_tuples_updated(p.oid) \
-                                     + pg_catalog.pg_stat_get_xact_tuples_deleted(p.oid))::int8 as written \
+                                     + pg_catalog.pg_stat_get_xact_tuples_deleted(p.oid))::int8 as counted, \
+                                 coalesce(array_agg(pg_catalog.pg_relation_filenode(p.oid) order by p.oid) \
+                                            filter (where pg_catalog.pg_relation_filenode(p.oid) is not null), '{}') \
+                                   as files, \
+                                 bool_or(exists (select from pg_catalog.pg_locks l \
+                                                  where l.pid = pg_catalog.pg_backend_pid() \
+                                                    and l.locktype = 'relation' and l.relation = p.oid \
+                                                    and l.mode = 'RowExclusiveLock')) as locked \
                             from (select c.oid union select relid from pg_catalog.pg_partition_tree(c.oid)) p \
-                        ) w \
+                        ) m \
                   where c.relnamespace = $1::text::regnamespace and c.relkind in ('r', 'p') and not c.relispartition \
                     and pg_catalog.has_table_privilege(c.oid, 'select')",
                 &[&quote(schema)],
             )
             .await
             .map_err(failed())?;
-        let mut seen = BTreeMap::new();
+        let mut tables = BTreeMap::new();
         for row in &rows {
             let name: String = row.get("name");
             let sql = format!("select not exists (select from {}.{})", quote(schema), quote(&name));
             let empty = transaction.query_one(&sql, &[]).await.map_err(failed())?.get(0);
-            seen.insert(row.get("oid"), Seen { name, written: row.get("written"), empty });
+            let (counted, locked, files) = (row.get("counted"), row.get("locked"), row.get("files"));
+            tables.insert(row.get("oid"), Table { name, counted, locked, empty, files });
         }
-        Ok(Witness(seen))
+        Ok(Witness(tables))
     }
 
-    /// The tables whose rows have been written since `before`, truncation included.
-    pub(super) fn written_since(&self, before: &Witness) -> Vec<&str> {
-        let changed = |(oid, now): &(&u32, &Seen)| match before.0.get(oid) {
-            Some(was) => now.written != was.written || now.empty != was.empty,
-            None => !now.empty,
-        };
-        self.0.iter().filter(changed).map(|(_, seen)| seen.name.as_str()).collect()
-    }
-}
-
-/// Whether SQL converts a column by an expression of its own (`alter column … type … using …`) beyond a cast.
-pub(super) fn converts_by_expression(sql: &str) -> bool {
-    let code: String =
-        sql.lines().map(|line| line.split("--").next().unwrap_or_default()).collect::<Vec<_>>().join(" ");
-    code.to_lowercase().split(';').any(|statement| {
-        let statement = format!(" {} ", statement.split_whitespace().collect::<Vec<_>>().join(" "));
-        let Some((_, after)) = statement.split_once(" type ") else { return false };
-        after.split(" using ").skip(1).any(|expression| !is_plain_cast(expression))
-    })
-}
-
-/// `name::type`, with whatever further actions of the statement stand behind it.
-fn is_plain_cast(expression: &str) -> bool {
-    let own = expression.split(", alter ").next().unwrap_or_default();
-    let plain = |c: char| c.is_alphanumeric() || "_\".:[](), ".contains(c);
-    own.split_once("::").is_some_and(|(column, to)| {
-        column.chars().all(|c| c.is_alphanumeric() || "_\"".contains(c)) && to.chars().all(plain)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn casts_are_told_from_other_expressions() {
-        for plain in [
-            "alter table t alter column a type text",
-            "alter table t alter a type integer using a::integer, alter b type numeric(5,2) using \"b\"::numeric(5,2);",
-            "create type pair as (a int); create index on t using btree (a)",
-            "alter table t alter a type text; -- using a || 'x'",
-        ] {
-            assert!(!converts_by_expression(plain), "{plain}");
+    /// What was done since `before`. Where PostgreSQL may not have `counted` the rows, a lock says enough.
+    pub(super) fn since(&self, before: &Witness, counted: bool) -> Deeds {
+        let mut deeds = Deeds::default();
+        for (oid, now) in &self.0 {
+            let Some(was) = before.0.get(oid) else {
+                deeds.written.extend((!now.empty).then(|| now.name.clone()));
+                continue;
+            };
+            let unseen = !counted && now.locked && !was.locked;
+            if now.counted != was.counted || now.empty != was.empty || unseen {
+                deeds.written.push(now.name.clone());
+            }
+            if now.files != was.files {
+                deeds.rewritten.push(now.name.clone());
+            }
         }
-        for own in [
-            "alter table t\n  alter column a type bigint\n  using a * 100;",
-            "alter table t alter a type integer using length(a)",
-            "ALTER TABLE t ALTER a TYPE integer USING a::integer + 1",
-        ] {
-            assert!(converts_by_expression(own), "{own}");
-        }
+        deeds
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::Datum;
+use super::{Datum, clock};
 use crate::change::Value;
 use crate::db::catalog::Shape;
 
@@ -33,8 +33,7 @@ pub enum DatumError {
     )]
     HexPrefix { got: String },
     #[error(
-        "got {got}: `{word}` means another time whenever the block is processed; write the time that is meant, and a \
-         composite that holds such a text as a JSON object"
+        "got {got}: `{word}` means another time whenever the block is processed; write the time that is meant"
     )]
     Clock { got: String, word: &'static str },
 }
@@ -76,33 +75,13 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
     if text.contains('\0') {
         return Err(DatumError::Nul);
     }
-    match shape {
-        Shape::Bytes if text.starts_with("0x") || text.starts_with("0X") => {
-            Err(DatumError::HexPrefix { got: format!("`{}`", excerpt(&text)) })
-        }
-        _ if has_times(shape) => match clock_word(&text) {
-            Some(word) => Err(DatumError::Clock { got: format!("`{}`", excerpt(&text)), word }),
-            None => Ok(Some(text)),
-        },
-        _ => Ok(Some(text)),
+    if *shape == Shape::Bytes && (text.starts_with("0x") || text.starts_with("0X")) {
+        return Err(DatumError::HexPrefix { got: format!("`{}`", excerpt(&text)) });
     }
-}
-
-/// Whether dates or times are in it.
-fn has_times(shape: &Shape) -> bool {
-    match shape {
-        Shape::Time => true,
-        Shape::Array { element, .. } => has_times(element),
-        Shape::Composite(fields) => fields.iter().any(|(_, field)| has_times(field)),
-        Shape::Scalar | Shape::Bytes | Shape::Json => false,
+    match clock::word_in(shape, &text) {
+        Some(word) => Err(DatumError::Clock { got: format!("`{}`", excerpt(&text)), word }),
+        None => Ok(Some(text)),
     }
-}
-
-/// A word that means a time by the clock. Source: PostgreSQL's manual, "Date/Time Input", special values.
-fn clock_word(text: &str) -> Option<&'static str> {
-    const WORDS: [&str; 4] = ["now", "today", "tomorrow", "yesterday"];
-    let mut words = text.split(|letter: char| !letter.is_ascii_alphabetic());
-    words.find_map(|word| WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word)))
 }
 
 /// `bytea` in hex format.
@@ -274,28 +253,6 @@ mod tests {
         assert_eq!(text(&shape, json(r#"["x",null]"#)), r#"("x",)"#);
         assert!(matches!(datum(&shape, json(r#"{"c":1}"#)), Err(DatumError::Field { .. })));
         assert!(matches!(datum(&shape, json("[1]")), Err(DatumError::Fields { got: 1, fields: 2 })));
-    }
-
-    #[test]
-    fn words_for_the_time_of_day_are_no_times() {
-        let clock =
-            |shape: &Shape, value: Value| matches!(datum(shape, value), Err(DatumError::Clock { .. }));
-        for word in
-            ["now", " NOW ", "Today 10:00", "tomorrow allballs", "yesterday", "[today,)", "{2026-01-01,now}"]
-        {
-            assert!(clock(&Shape::Time, Value::Text(word.into())), "{word}");
-            assert!(!clock(&Shape::Scalar, Value::Text(word.into())), "{word}");
-        }
-        for time in ["2026-01-01 America/Knox", "epoch", "infinity", "nowhere", "-infinity", "allballs"] {
-            assert!(!clock(&Shape::Time, Value::Text(time.into())), "{time}");
-        }
-        let times = Shape::Array { element: Box::new(Shape::Time), delimiter: ',' };
-        assert!(clock(&times, json(r#"["2026-01-01", "now"]"#)));
-        assert!(clock(&times, Value::Text("{now}".into())));
-        let both = Shape::Composite(vec![("a".into(), Shape::Time), ("b".into(), Shape::Scalar)]);
-        assert!(clock(&both, json(r#"{"a": "now"}"#)));
-        assert!(!clock(&both, json(r#"{"b": "now"}"#)));
-        assert!(clock(&both, Value::Text("(,now)".into())), "which field it is in is not known");
     }
 
     #[test]

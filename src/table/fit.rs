@@ -1,4 +1,4 @@
-//! Which tables can be replicated, which could be better declared, and in which order they are written.
+//! Which tables can be replicated, and which could be better declared.
 //!
 //! Pure: the catalog's facts in, decisions and reasons out. A check that is to be added goes here.
 
@@ -232,39 +232,6 @@ pub fn advice(target: &Target) -> Vec<String> {
         ));
     }
     advice
-}
-
-/// Positions of the targets with referenced tables before those that reference them; by name where foreign
-/// keys do not say, or say it in a circle.
-pub(super) fn parents_first(targets: &[Target]) -> Vec<usize> {
-    let position: BTreeMap<u32, usize> =
-        targets.iter().enumerate().map(|(index, target)| (target.table.oid, index)).collect();
-    let mut order = Vec::with_capacity(targets.len());
-    let mut seen = vec![false; targets.len()];
-    // Depth first with a stack of its own: (table, its parents still to visit).
-    for start in 0..targets.len() {
-        let mut stack = vec![(start, parents(&targets[start], &position))];
-        while let Some((table, waiting)) = stack.last_mut() {
-            let table = *table;
-            if !seen[table] {
-                if let Some(parent) = waiting.pop() {
-                    let on_stack = stack.iter().any(|(other, _)| *other == parent);
-                    if !seen[parent] && !on_stack {
-                        stack.push((parent, parents(&targets[parent], &position)));
-                    }
-                    continue;
-                }
-                seen[table] = true;
-                order.push(table);
-            }
-            stack.pop();
-        }
-    }
-    order
-}
-
-fn parents(target: &Target, position: &BTreeMap<u32, usize>) -> Vec<usize> {
-    target.table.foreign_keys.iter().filter_map(|key| position.get(&key.references).copied()).collect()
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! how rows are written, journaled or put back.
 
 mod change_set;
+mod clock;
 mod datum;
 mod fit;
 mod keys;
+mod order;
 mod resolve;
 pub mod state;
 mod target;
@@ -35,7 +37,8 @@ pub struct Tables {
     by_name: HashMap<String, TableId>,
     /// Tables of the schema that cannot be replicated, with the reason.
     refused: BTreeMap<String, String>,
-    parents_first: Vec<TableId>,
+    /// Tables that reference one another in a circle are one family.
+    parents_first: Vec<Vec<TableId>>,
 }
 
 impl Tables {
@@ -44,7 +47,8 @@ impl Tables {
         let ids = (0..).map(TableId);
         let by_name = list.iter().zip(ids).map(|(target, id)| (target.table.name.clone(), id)).collect();
         list.push(state);
-        let parents_first = fit::parents_first(&list).into_iter().map(TableId).collect();
+        let families = order::parents_first(&list).into_iter();
+        let parents_first = families.map(|family| family.into_iter().map(TableId).collect()).collect();
         Tables { list, by_name, refused, parents_first }
     }
 
@@ -67,9 +71,9 @@ impl Tables {
         &self.refused
     }
 
-    /// Referenced tables before those that reference them.
-    pub fn parents_first(&self) -> &[TableId] {
-        &self.parents_first
+    /// Referenced tables before those that reference them; those that reference one another in a circle together.
+    pub fn parents_first(&self) -> impl DoubleEndedIterator<Item = &[TableId]> {
+        self.parents_first.iter().map(Vec::as_slice)
     }
 
     fn state(&self) -> Option<TableId> {

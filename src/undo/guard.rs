@@ -23,9 +23,9 @@ pub(super) struct Guard {
 impl Guard {
     /// Locks the tables against other writers and changes of their definition, refuses references from outside the
     /// pipeline, and switches the user's triggers off. Readers are not held up.
-    pub(super) async fn begin(client: &Client, journaled: &[Journaled<'_>]) -> Result<Guard, UndoError> {
+    pub(super) async fn begin(client: &Client, families: &[Vec<Journaled<'_>>]) -> Result<Guard, UndoError> {
         let tables: Vec<&Journaled<'_>> =
-            journaled.iter().filter(|table| table.target.role == Role::Rows).collect();
+            families.iter().flatten().filter(|table| table.target.role == Role::Rows).collect();
         if tables.is_empty() {
             return Ok(Guard { triggers: Vec::new() });
         }

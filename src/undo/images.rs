@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::db::DbError;
 use crate::db::catalog::ColumnId;
-use crate::table::{Tables, Target, join};
+use crate::table::{TableId, Tables, Target, join};
 
 /// A table with images, and how its columns are to be looked for.
 pub(super) struct Journaled<'a> {
@@ -21,13 +21,14 @@ pub(super) struct Journaled<'a> {
     pub(super) groups: Vec<(u16, Vec<ColumnId>)>,
 }
 
-/// The tables with images above a height.
+/// The tables with images above a height, by family.
 pub(super) async fn above<'a>(
     client: &Client,
     tables: &'a Tables,
     height: i32,
-) -> Result<Vec<Journaled<'a>>, DbError> {
-    let parts = tables.parents_first().iter().enumerate().map(|(index, id)| {
+) -> Result<Vec<Vec<Journaled<'a>>>, DbError> {
+    let ids: Vec<TableId> = tables.parents_first().flatten().copied().collect();
+    let parts = ids.iter().enumerate().map(|(index, id)| {
         format!(
             "select {index} as place, undo_held from {} where undo_height > $1::pg_catalog.int4 group by undo_held",
             tables.get(*id).journal
@@ -36,18 +37,14 @@ pub(super) async fn above<'a>(
     let sql = format!("-- undo::images::above\n{}", parts.collect::<Vec<_>>().join("\nunion all\n"));
     let rows =
         client.query(&sql, &[&height]).await.map_err(DbError::statement("see what the journals hold"))?;
-    let mut held: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut held: BTreeMap<TableId, Vec<Vec<u8>>> = BTreeMap::new();
     for row in &rows {
         let place = usize::try_from(row.get::<_, i32>("place")).unwrap_or_default();
-        held.entry(place).or_default().extend(row.get::<_, Option<Vec<u8>>>("undo_held"));
+        held.entry(ids[place]).or_default().extend(row.get::<_, Option<Vec<u8>>>("undo_held"));
     }
-    Ok(held
-        .into_iter()
-        .map(|(place, held)| {
-            let id = tables.parents_first()[place];
-            Journaled::new(tables.get(id), &held)
-        })
-        .collect())
+    let journaled = |id: &TableId| held.get(id).map(|held| Journaled::new(tables.get(*id), held));
+    let families = tables.parents_first().map(|family| family.iter().filter_map(journaled).collect());
+    Ok(families.filter(|family: &Vec<Journaled<'_>>| !family.is_empty()).collect())
 }
 
 impl<'a> Journaled<'a> {

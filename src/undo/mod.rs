@@ -11,7 +11,7 @@ mod rollback;
 mod statements;
 
 pub use prune::Pruner;
-pub use rollback::{check_reach, roll_back};
+pub use rollback::{check_reach, refuse_lost, roll_back};
 
 use crate::block::Height;
 use crate::db::{DbError, kind_of};

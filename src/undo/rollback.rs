@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 use super::UndoError;
 use super::guard::Guard;
 use super::images::{self, Journaled};
+use super::statements::{put_back, remove};
 use crate::block::{BlockRef, Height};
 use crate::db::DbError;
 use crate::failure::crash_point;
@@ -12,7 +13,7 @@ use crate::register::{
     Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash, read_journals,
     record_rollback,
 };
-use crate::table::{Restore, Tables};
+use crate::table::Tables;
 
 /// Whether the journal reaches back that far.
 pub fn check_reach(lease: &Lease, to: Option<Height>) -> Result<(), UndoError> {
@@ -71,9 +72,9 @@ async fn transact(
     execute(client, "set constraints all deferred", "defer constraints").await?;
     // Height 0 may be undone too.
     let above = to.map_or(-1, |to| to.height.to_sql());
-    let journaled = images::above(client, tables, above).await?;
-    let guard = Guard::begin(client, &journaled).await?;
-    let rows = restore(client, &journaled, above).await?;
+    let families = images::above(client, tables, above).await?;
+    let guard = Guard::begin(client, &families).await?;
+    let rows = restore(client, &families, above).await?;
     guard.end(client).await?;
     let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
         from.height.blocks_above(to.height)
@@ -91,8 +92,8 @@ fn nothing_above(pipeline: &Registered, to: Option<Height>) -> UndoError {
     UndoError::NothingAbove { pipeline: pipeline.name.clone(), to }
 }
 
-/// A table that has a journal and cannot be replicated any more would stay as it is.
-async fn refuse_lost(lease: &Lease, tables: &Tables) -> Result<(), UndoError> {
+/// Refuses if a table has a journal and cannot be replicated any more: a rollback would leave it as it is.
+pub async fn refuse_lost(lease: &Lease, tables: &Tables) -> Result<(), UndoError> {
     if tables.refused().is_empty() {
         return Ok(());
     }
@@ -111,22 +112,21 @@ async fn committed(client: &Client, pipeline: &Registered, height: Height) -> Re
 }
 
 /// Rows go back into the tables that are referenced before those that reference them, and what did not exist is taken out
-/// the other way: so references hold all the time. Tables with unique values beside their key are made afresh.
-async fn restore(client: &Client, journaled: &[Journaled<'_>], above: i32) -> Result<u64, UndoError> {
+/// the other way: so references hold all the time.
+async fn restore(client: &Client, families: &[Vec<Journaled<'_>>], above: i32) -> Result<u64, UndoError> {
     let mut rows = 0;
-    for table in journaled {
-        rows += match table.target.restore {
-            Restore::InPlace => prove(client, table, &table.put_back(), above).await?,
-            Restore::Afresh => prove(client, table, &table.make_afresh(), above).await?,
-        };
+    for family in families {
+        rows += prove(client, family, &put_back(family), above).await?;
     }
-    for table in journaled.iter().rev().filter(|table| table.target.restore == Restore::InPlace) {
-        rows += prove(client, table, &table.remove(), above).await?;
+    for family in families.iter().rev() {
+        if let Some(sql) = remove(family) {
+            rows += prove(client, family, &sql, above).await?;
+        }
     }
-    for table in journaled {
+    for table in families.iter().flatten() {
         crash_point("before-rollback-statement");
         let forgotten = client.execute(&table.forget(), &[&above]).await;
-        forgotten.map_err(|source| refused(table, source))?;
+        forgotten.map_err(|source| refused(std::slice::from_ref(table), source))?;
         crash_point("after-rollback-statement");
     }
     Ok(rows)
@@ -134,19 +134,24 @@ async fn restore(client: &Client, journaled: &[Journaled<'_>], above: i32) -> Re
 
 /// Runs a statement that says how many rows it was to restore and how many came out right. Returns how many were put back
 /// or removed.
-async fn prove(client: &Client, table: &Journaled<'_>, sql: &str, above: i32) -> Result<u64, UndoError> {
+async fn prove(client: &Client, family: &[Journaled<'_>], sql: &str, above: i32) -> Result<u64, UndoError> {
     crash_point("before-rollback-statement");
-    let row = client.query_one(sql, &[&above]).await.map_err(|source| refused(table, source))?;
+    let row = client.query_one(sql, &[&above]).await.map_err(|source| refused(family, source))?;
     crash_point("after-rollback-statement");
     let (expected, restored): (i64, i64) = (row.get("expected"), row.get("restored"));
     if expected != restored {
-        return Err(UndoError::Unproven { table: table.target.table.name.clone(), expected, restored });
+        return Err(UndoError::Unproven { table: names(family), expected, restored });
     }
     Ok(u64::try_from(row.get::<_, i64>("rows")).unwrap_or_default())
 }
 
-fn refused(table: &Journaled<'_>, source: tokio_postgres::Error) -> UndoError {
-    UndoError::Statement { table: table.target.table.name.clone(), source }
+fn names(family: &[Journaled<'_>]) -> String {
+    family.iter().map(|table| table.target.table.name.as_str()).collect::<Vec<_>>().join("`, `")
+}
+
+fn refused(family: &[Journaled<'_>], source: tokio_postgres::Error) -> UndoError {
+    let table = source.as_db_error().and_then(|error| error.table()).map(str::to_owned);
+    UndoError::Statement { table: table.unwrap_or_else(|| names(family)), source }
 }
 
 async fn execute(client: &Client, sql: &str, what: &'static str) -> Result<(), UndoError> {

@@ -2,6 +2,7 @@
 //! A block is applied as plain SQL would be, or is an error that leaves nothing behind; rollbacks stay exact.
 
 use debshrew::change::Change;
+use debshrew::failure::Kind;
 
 use crate::exact::{Wrong, outcome::BOTH, undo};
 use crate::support::{Rig, TestDb, changes, connect_as, database, is_rows_missing, whole};
@@ -79,6 +80,10 @@ async fn of_several_blocks_sent_at_once_none_stands_behind_one_that_failed() {
             .iter()
             .map(|owner| changes(&format!(r#"+t {{"id": 1, "owner": "{owner}"}}"#)))
             .collect();
+        let first = rig.try_commit_all(1, blocks.clone(), journaling).await.expect_err("the trigger is new");
+        assert_eq!(first.kind(), Kind::Transient, "{first:?}");
+        assert_eq!(rig.whole().await, ["t (1,a,)", "t (2,a,)", "checkpoint 0"], "{name}");
+        // Whoever takes over knows it.
         let error = rig.try_commit_all(1, blocks, journaling).await.expect_err("the second block was taken");
         assert!(is_rows_missing(&error), "{error:?}");
         assert_eq!(rig.whole().await, ["t (1,b,)", "t (2,a,)", "checkpoint 1"], "{name}");
@@ -126,7 +131,12 @@ async fn a_trigger_made_meanwhile_that_sets_a_column_is_rolled_back_exactly() {
             let name = format!("{kind}_{shape}");
             let mut rig = running(&test, &name, FIRST, &trigger(body, rest)).await;
             let before = rig.everything().await;
-            rig.commit(1, changes(block)).await;
+            // What the trigger changes would not be journaled, unless it is known.
+            if let Err(error) = rig.try_commit(1, changes(block)).await {
+                assert_eq!(error.kind(), Kind::Transient, "{name}: {}", whole(&error));
+                assert_eq!(rig.everything().await, before, "{name}");
+                rig.commit(1, changes(block)).await;
+            }
             wrong.note(&name, undo(&mut rig, Some(0), &before).await);
         }
     }
