@@ -40,9 +40,14 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
-    /// None of this passes by itself.
     pub fn kind(&self) -> Kind {
-        Kind::Permanent
+        match self {
+            // None of this passes by itself.
+            ClusterError::NoPrograms
+            | ClusterError::NoUser
+            | ClusterError::System { .. }
+            | ClusterError::Program { .. } => Kind::Permanent,
+        }
     }
 
     fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ClusterError {

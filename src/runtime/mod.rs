@@ -60,9 +60,17 @@ fn said(last_words: &str) -> String {
 }
 
 impl RuntimeError {
-    /// A transform is deterministic: it does the same again.
     pub fn kind(&self) -> Kind {
-        Kind::Permanent
+        match self {
+            // A transform is deterministic: it does the same again.
+            RuntimeError::Invalid { .. }
+            | RuntimeError::Unsuitable { .. }
+            | RuntimeError::Limit { .. }
+            | RuntimeError::Trap { .. }
+            | RuntimeError::Failed { .. }
+            | RuntimeError::Misuse(_)
+            | RuntimeError::Changes(_) => Kind::Permanent,
+        }
     }
 }
 

@@ -69,12 +69,16 @@ fn hint(status: u16) -> &'static str {
 impl SourceError {
     pub fn kind(&self) -> Kind {
         match self {
-            SourceError::Configuration(_) => Kind::Permanent,
-            // A server that is being set up or restarted behind a proxy answers anything for a while.
+            SourceError::Configuration(_) | SourceError::TooLarge { .. } => Kind::Permanent,
             SourceError::Status { status: 400..=407 | 409..=428 | 430..=499, .. } => Kind::Permanent,
-            SourceError::TooLarge { .. } => Kind::Permanent,
+            // A server that is being set up or restarted behind a proxy answers anything for a while.
+            SourceError::Status { .. }
+            | SourceError::Unexpected { .. }
+            | SourceError::Refused { .. }
+            | SourceError::NoHashes { .. }
+            | SourceError::Unreachable { .. }
+            | SourceError::Resting { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
-            _ => Kind::Transient,
         }
     }
 }
