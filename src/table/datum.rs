@@ -107,9 +107,13 @@ fn clock_word(text: &str) -> Option<&'static str> {
 
 /// `bytea` in hex format.
 pub(super) fn hex_text(bytes: &[u8]) -> Box<str> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 + bytes.len() * 2);
     text.push_str("\\x");
-    text.push_str(&hex::encode(bytes));
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)].into());
+        text.push(DIGITS[usize::from(byte & 15)].into());
+    }
     text.into()
 }
 

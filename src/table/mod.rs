@@ -8,6 +8,7 @@ mod change_set;
 mod datum;
 mod fit;
 mod keys;
+mod placement;
 mod resolve;
 pub mod state;
 mod target;
