@@ -1,8 +1,9 @@
 //! The rows that are written: two tables, and blocks of changes of them, the same for the same number.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use debshrew::change::{Change, Operation, Value};
+use debshrew::change::{Change, Layout, Operation, Value};
 use tokio_postgres::types::ToSql;
 
 /// A table to write to.
@@ -136,18 +137,23 @@ impl Table {
         self.name.split_once('.').map_or(self.name, |(_, name)| name)
     }
 
-    /// As a transform emits it.
-    pub(crate) fn change(&self, change: &RowChange) -> Change {
-        let (operation, cells) = match change {
-            RowChange::Put(cells) => (Operation::Upsert, cells),
-            RowChange::Delete(key) => (Operation::Delete, key),
-        };
-        let columns = self.columns.iter().zip(cells).map(|(name, cell)| ((*name).into(), cell.value()));
-        Change { table: self.bare().into(), operation, key: None, columns: columns.collect() }
+    /// As a transform emits them.
+    pub(crate) fn changes(&self, block: &[RowChange]) -> Vec<Change> {
+        let (whole, key) = (self.layout(self.columns), self.layout(&self.columns[..self.key]));
+        let changes = block.iter().map(|change| {
+            let (operation, layout, cells) = match change {
+                RowChange::Put(cells) => (Operation::Upsert, &whole, cells),
+                RowChange::Delete(cells) => (Operation::Delete, &key, cells),
+            };
+            let values = cells.iter().map(Cell::value).collect();
+            Change { layout: Arc::clone(layout), operation, key: None, values }
+        });
+        changes.collect()
     }
 
-    pub(crate) fn changes(&self, block: &[RowChange]) -> Vec<Change> {
-        block.iter().map(|change| self.change(change)).collect()
+    fn layout(&self, columns: &[&str]) -> Arc<Layout> {
+        let columns = columns.iter().map(|name| (*name).into()).collect();
+        Arc::new(Layout { table: self.bare().into(), columns })
     }
 
     /// So many rows from this number on, in COPY's text format.

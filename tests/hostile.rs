@@ -129,8 +129,7 @@ async fn keys_of_the_wrong_shape_are_refused() {
         (Value::Text("{".into()), "the key {"),
         (Value::Null, "boolean or null"),
     ] {
-        let change =
-            Change { table: "k".into(), operation: Operation::Delete, key: Some(key), columns: Vec::new() };
+        let change = Change::new::<&str>("k", Operation::Delete, Some(key), Vec::new());
         refused(&mut rig, 0, vec![change], &["table `k`", part]).await;
     }
     refused(&mut rig, 0, vec![delete("t", r#"{"id": "x"}"#)], &["key column `id` of table `t`"]).await;

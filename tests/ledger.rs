@@ -52,8 +52,8 @@ fn run(transform: &Transform, block: &[u8]) -> Result<Output, RuntimeError> {
 }
 
 fn column<'a>(change: &'a Change, name: &str) -> &'a Value {
-    let found = change.columns.iter().find(|(column, _)| &**column == name);
-    &found.unwrap_or_else(|| panic!("{change:?} has no `{name}`")).1
+    let found = change.columns().find(|(column, _)| *column == name);
+    found.unwrap_or_else(|| panic!("{change:?} has no `{name}`")).1
 }
 
 fn number(value: &Value) -> i128 {
@@ -74,7 +74,7 @@ fn digits(value: &Value) -> String {
 }
 
 fn rows<'a>(output: &'a Output, table: &str) -> Vec<&'a Change> {
-    output.changes.iter().filter(|change| &*change.table == table).collect()
+    output.changes.iter().filter(|change| change.table() == table).collect()
 }
 
 /// What a block does to an empty ledger, told by the `bitcoin` crate.
@@ -169,7 +169,7 @@ fn is_the_ledger_of(output: &Output, block: &Block, expected: &Expected) {
 /// What JSON has for the kinds of value that it does not have.
 fn plain(change: &Change) -> Change {
     let mut plain = change.clone();
-    for (_, value) in &mut plain.columns {
+    for value in &mut plain.values {
         match value {
             Value::Integer(integer) => *value = Value::Number(integer.to_string().into()),
             Value::Bytes(_) => *value = Value::Text(digits(value).into()),
@@ -198,9 +198,8 @@ fn a_row_per_block_has_its_hash_and_count() {
     for version in [Version::One, Version::Two] {
         let output = run(&transform("blocks", version), mainnet_702861()).unwrap();
         let [row] = &output.changes[..] else { panic!("{:?}", output.changes) };
-        assert_eq!((&*row.table, row.operation), ("blocks", Operation::Upsert));
-        let values: HashMap<&str, &Value> =
-            row.columns.iter().map(|(name, value)| (&**name, value)).collect();
+        assert_eq!((row.table(), row.operation), ("blocks", Operation::Upsert));
+        let values: HashMap<&str, &Value> = row.columns().collect();
         assert_eq!(number(values["height"]), 702_861);
         assert_eq!(digits(values["hash"]), format!("\\x{}", block.block_hash()));
         assert_eq!(digits(values["previous_hash"]), format!("\\x{}", block.header.prev_blockhash));

@@ -80,8 +80,8 @@ fn the_example_of_records_in_the_transforms_page_is_what_it_says() {
     while let Some(change) = decoder.next(&mut batch).unwrap() {
         changes.push(change);
     }
-    let change = |operation, columns| Change { table: "balances".into(), operation, key: None, columns };
-    let columns = vec![("address".into(), Value::Text("abc".into())), ("amount".into(), Value::Integer(42))];
-    let key = vec![("address".into(), Value::Text("d".into()))];
+    let change = |operation, columns| Change::new("balances", operation, None, columns);
+    let columns = vec![("address", Value::Text("abc".into())), ("amount", Value::Integer(42))];
+    let key = vec![("address", Value::Text("d".into()))];
     assert_eq!(changes, [change(Operation::Upsert, columns), change(Operation::Delete, key)]);
 }

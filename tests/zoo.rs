@@ -45,10 +45,9 @@ impl Edit {
 
     pub fn change(&self) -> Change {
         let values = self.values.iter().flatten();
-        let columns =
-            self.key.iter().chain(values).map(|(name, cell)| ((*name).into(), cell.value())).collect();
+        let columns = self.key.iter().chain(values).map(|(name, cell)| (*name, cell.value())).collect();
         let operation = if self.values.is_some() { Operation::Upsert } else { Operation::Delete };
-        Change { table: self.table.into(), operation, key: None, columns }
+        Change::new(self.table, operation, None, columns)
     }
 
     /// Plain SQL: update the row, insert it when there is none.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{Change, Operation, Value};
+use super::{Change, Layout, Operation, Value};
 
 /// What is wrong with a record.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -50,19 +50,14 @@ const DEEPEST: usize = 32;
 pub fn cost(change: &Change) -> usize {
     const A_CHANGE: usize = 64;
     const A_VALUE: usize = 16;
-    A_CHANGE + change.columns.len() * A_VALUE
-}
-
-/// What changes refer to by number: a table and some of its columns.
-struct Declaration {
-    table: Arc<str>,
-    columns: Vec<Arc<str>>,
+    A_CHANGE + change.values.len() * A_VALUE
 }
 
 /// Remembers the declarations of a block.
 #[derive(Default)]
 pub struct Decoder {
-    declarations: Vec<Declaration>,
+    /// What changes refer to by number.
+    declarations: Vec<Arc<Layout>>,
 }
 
 impl Decoder {
@@ -88,18 +83,19 @@ impl Decoder {
         if self.declarations.len() == MOST_DECLARATIONS {
             return Err(BinaryError::Declarations);
         }
-        let table: Arc<str> = batch.name("table's name")?.into();
+        let table = batch.name("table's name")?;
         let count = u16::from_le_bytes(batch.array("a declaration")?);
-        let mut columns: Vec<Arc<str>> = Vec::new();
+        let mut columns: Vec<&str> = Vec::new();
         for _ in 0..count {
-            columns.push(batch.name("column's name")?.into());
+            columns.push(batch.name("column's name")?);
         }
-        let mut sorted: Vec<&str> = columns.iter().map(|column| &**column).collect();
+        let mut sorted = columns.clone();
         sorted.sort_unstable();
         if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(BinaryError::Twice { table: excerpt(&table), column: excerpt(twice[0]) });
+            return Err(BinaryError::Twice { table: excerpt(table), column: excerpt(twice[0]) });
         }
-        self.declarations.push(Declaration { table, columns });
+        let columns = columns.into_iter().map(Into::into).collect();
+        self.declarations.push(Arc::new(Layout { table: table.into(), columns }));
         Ok(())
     }
 
@@ -107,12 +103,12 @@ impl Decoder {
         let number = u16::from_le_bytes(batch.array("a change")?);
         let declared = self.declarations.len();
         let undeclared = BinaryError::Undeclared { got: number, declared };
-        let Declaration { table, columns } = self.declarations.get(usize::from(number)).ok_or(undeclared)?;
-        let mut row = Vec::with_capacity(columns.len());
-        for column in columns {
-            row.push((column.clone(), batch.value(DEEPEST)?));
+        let layout = self.declarations.get(usize::from(number)).ok_or(undeclared)?;
+        let mut values = Vec::with_capacity(layout.columns.len());
+        for _ in &layout.columns {
+            values.push(batch.value(DEEPEST)?);
         }
-        Ok(Change { table: table.clone(), operation, key: None, columns: row })
+        Ok(Change { layout: Arc::clone(layout), operation, key: None, values })
     }
 }
 
@@ -270,6 +266,7 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Recent;
     use crate::change::decode::decode_list;
     use proptest::prelude::*;
 
@@ -302,8 +299,8 @@ mod tests {
     /// An upsert of one column with this value.
     fn one(value: &[u8]) -> Result<Value, BinaryError> {
         let mut changes = decode(&[&declaration("t", &["c"]), &[&[2, 0, 0], value].concat()])?;
-        let Change { columns, .. } = changes.pop().unwrap();
-        Ok(columns.into_iter().next().unwrap().1)
+        let Change { values, .. } = changes.pop().unwrap();
+        Ok(values.into_iter().next().unwrap())
     }
 
     #[test]
@@ -319,6 +316,18 @@ mod tests {
         // What version 1 makes of the same document.
         assert_eq!(one(&sized(9, br#" "a\u00e9" "#)), Ok(Value::Text("aé".into())));
         assert_eq!(one(&sized(9, b"[1, 2]")), Ok(Value::Json("[1, 2]".into())));
+    }
+
+    #[test]
+    fn the_changes_of_a_declaration_share_its_layout() {
+        let (first, second) = (declaration("t", &["a"]), declaration("t", &["a"]));
+        let change = |number: u8| vec![2, number, 0, 0];
+        let changes =
+            decode(&[&first, &change(0), &second, &[change(1), change(0)].concat(), &change(1)]).unwrap();
+        let [a, b, c, d] = &changes[..] else { panic!("{changes:?}") };
+        assert!(Arc::ptr_eq(&a.layout, &c.layout) && Arc::ptr_eq(&b.layout, &d.layout));
+        assert_eq!(a, b);
+        assert_eq!(a.columns().collect::<Vec<_>>(), [("a", &Value::Null)]);
     }
 
     #[test]
@@ -411,11 +420,12 @@ mod tests {
                 let record = [&[2 + u8::from(*deletes)], &number[..]].concat();
                 batches.push([record, values.iter().flat_map(|(_, bytes)| bytes.clone()).collect()].concat());
             }
-            let first = decode_list(format!("[{}]", messages.join(",")).as_bytes()).unwrap();
+            let list = format!("[{}]", messages.join(","));
+            let first = decode_list(&mut Recent::default(), list.as_bytes()).unwrap();
             let batches: Vec<&[u8]> = batches.iter().map(Vec::as_slice).collect();
             let mut second = decode(&batches).unwrap();
             prop_assert_eq!(&second, &decode(&[&batches.concat()]).unwrap());
-            for (_, value) in second.iter_mut().flat_map(|change| &mut change.columns) {
+            for value in second.iter_mut().flat_map(|change| &mut change.values) {
                 *value = plain(std::mem::replace(value, Value::Null));
             }
             prop_assert_eq!(second, first);

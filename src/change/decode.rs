@@ -5,13 +5,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Change, Operation, Value};
+use super::{Change, Operation, Recent, Value};
 
 /// What is wrong with a message.
 #[derive(Debug, thiserror::Error)]
@@ -53,16 +53,17 @@ struct Payload<'a> {
     after: Option<&'a RawValue>,
 }
 
-/// The changes of a list, in its order.
-pub fn decode_list(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
+/// The changes of a list, in its order; `recent` are the layouts of those before it.
+pub fn decode_list(recent: &mut Recent, bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
     let messages: Vec<Message<'_>> = serde_json::from_str(text(bytes)?).map_err(DecodeError::NotMessages)?;
-    messages.into_iter().enumerate().map(|(index, message)| change(index, message.payload)).collect()
+    let messages = messages.into_iter().enumerate();
+    messages.map(|(index, message)| change(recent, index, message.payload)).collect()
 }
 
 /// The change of a message that was pushed by itself; `index` is its number among the block's, for errors.
-pub fn decode_one(index: usize, bytes: &[u8]) -> Result<Change, DecodeError> {
+pub fn decode_one(recent: &mut Recent, index: usize, bytes: &[u8]) -> Result<Change, DecodeError> {
     let message: Message<'_> = serde_json::from_str(text(bytes)?).map_err(DecodeError::NotMessages)?;
-    change(index, message.payload)
+    change(recent, index, message.payload)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
@@ -70,7 +71,7 @@ fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
         .map_err(|error| DecodeError::NotUtf8 { at: error.valid_up_to(), of: bytes.len() })
 }
 
-fn change(index: usize, payload: Payload<'_>) -> Result<Change, DecodeError> {
+fn change(recent: &mut Recent, index: usize, payload: Payload<'_>) -> Result<Change, DecodeError> {
     let Payload { operation, table, key, before, after } = payload;
     let (operation, image, field) = match operation.as_str() {
         "create" | "update" => match present(after) {
@@ -80,16 +81,18 @@ fn change(index: usize, payload: Payload<'_>) -> Result<Change, DecodeError> {
         "delete" => (Operation::Delete, present(before), "before"),
         _ => return Err(DecodeError::Operation { index, got: excerpt(&operation) }),
     };
-    let columns = match image.map(|image| serde_json::from_str::<Columns>(image.get())) {
-        None => Vec::new(),
+    let columns = match image.map(|image| serde_json::from_str::<Columns<'_>>(image.get())) {
+        None => IndexMap::new(),
         Some(Ok(Columns(columns))) => columns,
         // What `before` of a delete holds is a help for the key alone: older transforms put other things there.
-        Some(Err(_)) if operation == Operation::Delete && present(key).is_some() => Vec::new(),
+        Some(Err(_)) if operation == Operation::Delete && present(key).is_some() => IndexMap::new(),
         Some(Err(source)) => {
             return Err(DecodeError::NotAnObject { index, table: excerpt(&table), field, source });
         }
     };
-    Ok(Change { table: table.into(), operation, key: present(key).map(Value::from_raw), columns })
+    let layout = recent.layout(&table, columns.keys().map(|name| &**name));
+    let values = columns.into_values().collect();
+    Ok(Change { layout, operation, key: present(key).map(Value::from_raw), values })
 }
 
 /// `null` says as little as nothing.
@@ -98,27 +101,27 @@ fn present(raw: Option<&RawValue>) -> Option<&RawValue> {
 }
 
 /// An object's members in their order; of one that occurs twice, the last, as most readers of JSON have it.
-struct Columns(Vec<(Arc<str>, Value)>);
+struct Columns<'a>(IndexMap<Cow<'a, str>, Value>);
 
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'de> Deserialize<'de> for Columns {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Columns, D::Error> {
+impl<'de> Deserialize<'de> for Columns<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Columns<'de>, D::Error> {
         struct Members;
         impl<'de> Visitor<'de> for Members {
-            type Value = Columns;
+            type Value = Columns<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object by column name")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Columns, A::Error> {
-                let mut columns = indexmap::IndexMap::new();
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Columns<'de>, A::Error> {
+                let mut columns = IndexMap::new();
                 while let Some((Name(name), value)) = map.next_entry::<Name<'_>, &RawValue>()? {
-                    columns.insert(name.into(), Value::from_raw(value));
+                    columns.insert(name, Value::from_raw(value));
                 }
-                Ok(Columns(columns.into_iter().collect()))
+                Ok(Columns(columns))
             }
         }
         deserializer.deserialize_map(Members)
@@ -131,11 +134,17 @@ fn excerpt(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use proptest::prelude::*;
 
+    fn list(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
+        decode_list(&mut Recent::default(), bytes)
+    }
+
     fn one(payload: &str) -> Result<Change, DecodeError> {
-        decode_list(format!(r#"[{{"header":{{"source":"s"}},"payload":{payload}}}]"#).as_bytes())
+        list(format!(r#"[{{"header":{{"source":"s"}},"payload":{payload}}}]"#).as_bytes())
             .map(|changes| changes.into_iter().next().unwrap())
     }
 
@@ -145,15 +154,15 @@ mod tests {
                 "after":{"address":"a\u00e9","amount":18446744073709551617.10,"tags":["x"],"gone":null}}"#)
         .unwrap();
         assert_eq!(change.operation, Operation::Upsert);
-        assert_eq!(&*change.table, "balances");
+        assert_eq!(change.table(), "balances");
         assert_eq!(change.key, Some(Value::Text("a".into())));
         assert_eq!(
-            change.columns,
+            change.columns().collect::<Vec<_>>(),
             [
-                ("address".into(), Value::Text("aé".into())),
-                ("amount".into(), Value::Number("18446744073709551617.10".into())),
-                ("tags".into(), Value::Json(r#"["x"]"#.into())),
-                ("gone".into(), Value::Null),
+                ("address", &Value::Text("aé".into())),
+                ("amount", &Value::Number("18446744073709551617.10".into())),
+                ("tags", &Value::Json(r#"["x"]"#.into())),
+                ("gone", &Value::Null),
             ]
         );
     }
@@ -163,9 +172,9 @@ mod tests {
         let change = one(r#"{"operation":"delete","table":"t","key":["a",1]}"#).unwrap();
         assert_eq!(change.operation, Operation::Delete);
         assert_eq!(change.key, Some(Value::Json(r#"["a",1]"#.into())));
-        assert!(change.columns.is_empty());
+        assert!(change.values.is_empty());
         let change = one(r#"{"operation":"delete","table":"t","key":null,"before":{"a":1}}"#).unwrap();
-        assert_eq!((change.key, change.columns.len()), (None, 1));
+        assert_eq!((&change.key, change.columns().count()), (&None, 1));
     }
 
     #[test]
@@ -182,13 +191,13 @@ mod tests {
         assert!(
             error(r#"{"operation":"create","table":"t","after":[1]}"#).contains("`after` must be an object")
         );
-        assert!(matches!(decode_list(b"[{\xff}]"), Err(DecodeError::NotUtf8 { at: 2, of: 5 })));
+        assert!(matches!(list(b"[{\xff}]"), Err(DecodeError::NotUtf8 { at: 2, of: 5 })));
         for bad in ["", "{}", "[1]", "[{}]", "[", r#"[{"payload":{"operation":"create"}}]"#] {
-            assert!(matches!(decode_list(bad.as_bytes()), Err(DecodeError::NotMessages(_))), "{bad}");
+            assert!(matches!(list(bad.as_bytes()), Err(DecodeError::NotMessages(_))), "{bad}");
         }
-        assert!(decode_list("[".repeat(100_000).as_bytes()).is_err());
+        assert!(list("[".repeat(100_000).as_bytes()).is_err());
         assert!(
-            decode_one(3, br#"{"payload":{"operation":"x","table":"t"}}"#)
+            decode_one(&mut Recent::default(), 3, br#"{"payload":{"operation":"x","table":"t"}}"#)
                 .unwrap_err()
                 .to_string()
                 .starts_with("change 3")
@@ -199,8 +208,26 @@ mod tests {
     fn of_a_member_that_occurs_twice_the_last_counts() {
         let change = one(r#"{"operation":"create","table":"t","after":{"a":1,"b":2,"a":3}}"#).unwrap();
         assert_eq!(
-            change.columns,
-            [("a".into(), Value::Number("3".into())), ("b".into(), Value::Number("2".into()))]
+            change.columns().collect::<Vec<_>>(),
+            [("a", &Value::Number("3".into())), ("b", &Value::Number("2".into()))]
+        );
+    }
+
+    #[test]
+    fn messages_of_the_same_columns_share_a_layout() {
+        let mut recent = Recent::default();
+        let message = |after: &str| {
+            let payload = format!(r#"{{"operation":"update","table":"t","after":{after}}}"#);
+            format!(r#"{{"payload":{payload}}}"#)
+        };
+        let messages = [r#"{"a":1,"b":2}"#, r#"{"a":3,"\u0062":4}"#, r#"{"b":5,"a":6}"#].map(message);
+        let pushed = decode_one(&mut recent, 0, messages[0].as_bytes()).unwrap();
+        let listed = decode_list(&mut recent, format!("[{}]", messages.join(",")).as_bytes()).unwrap();
+        let shared = |change: &Change| Arc::ptr_eq(&change.layout, &pushed.layout);
+        assert_eq!(listed.iter().map(shared).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(
+            listed[2].columns().collect::<Vec<_>>(),
+            [("b", &Value::Number("5".into())), ("a", &Value::Number("6".into()))]
         );
     }
 
@@ -210,8 +237,8 @@ mod tests {
             let quoted = serde_json::to_string(&text).unwrap();
             let change =
                 one(&format!(r#"{{"operation":"create","table":"t","after":{{"n":{number},"t":{quoted}}}}}"#)).unwrap();
-            prop_assert_eq!(&change.columns[0].1, &Value::Number(number.into()));
-            prop_assert_eq!(&change.columns[1].1, &Value::Text(text.into()));
+            prop_assert_eq!(&change.values[0], &Value::Number(number.into()));
+            prop_assert_eq!(&change.values[1], &Value::Text(text.into()));
         }
     }
 }

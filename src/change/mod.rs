@@ -6,22 +6,48 @@
 
 pub mod binary;
 pub mod decode;
+mod layout;
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+pub use layout::{Layout, Recent};
+
 /// What happens to one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The table's name, exactly as in the catalog, without a schema.
-    pub table: Arc<str>,
+    pub layout: Arc<Layout>,
     pub operation: Operation,
-    /// What the message says the row's key is; used for key columns that `columns` lacks.
+    /// What the message says the row's key is; used for key columns that the layout lacks.
     pub key: Option<Value>,
-    /// The row's values in the order given: what to set for an upsert, what is known of the row for a delete.
-    /// A column occurs once at most.
-    pub columns: Vec<(Arc<str>, Value)>,
+    /// A value for each of the layout's columns: what to set for an upsert, what is known of the row for a delete.
+    pub values: Vec<Value>,
+}
+
+impl Change {
+    /// A change with a layout of its own.
+    pub fn new<N: Into<Box<str>>>(
+        table: &str,
+        operation: Operation,
+        key: Option<Value>,
+        columns: Vec<(N, Value)>,
+    ) -> Change {
+        let (names, values): (Vec<Box<str>>, Vec<Value>) =
+            columns.into_iter().map(|(name, value)| (name.into(), value)).unzip();
+        let layout = Layout { table: table.into(), columns: names.into() };
+        Change { layout: Arc::new(layout), operation, key, values }
+    }
+
+    /// The table's name.
+    pub fn table(&self) -> &str {
+        &self.layout.table
+    }
+
+    /// The names of the columns, with the row's values.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.layout.columns.iter().map(|name| &**name).zip(&self.values)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use wasmi::{Caller, Memory};
 use super::limits::{Limit, Room};
 use super::{RuntimeError, Version};
 use crate::block::BlockRef;
-use crate::change::Change;
 use crate::change::binary::Decoder;
+use crate::change::{Change, Recent};
 use crate::config::Limits;
 use crate::view;
 
@@ -128,6 +128,8 @@ pub(super) struct Host {
     /// What `__load` copies.
     pending: Vec<u8>,
     pub(super) changes: Vec<Change>,
+    /// What version 1's messages have in common with those before them.
+    pub(super) recent: Recent,
     /// What version 2 has declared so far.
     pub(super) decoder: Decoder,
     /// The block's own writes, in the order in which their keys were written first.
@@ -183,6 +185,7 @@ impl Host {
             memory: None,
             pending: Vec::new(),
             changes: Vec::new(),
+            recent: Recent::default(),
             decoder: Decoder::default(),
             state: IndexMap::new(),
             existed: HashMap::new(),

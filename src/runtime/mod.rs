@@ -223,7 +223,7 @@ fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output,
                 RuntimeError::Misuse(format!("it returned {pointer}, which is no buffer: {problem}"))
             })?;
             host.spend_output(buffer.len())?;
-            decode_list(buffer)?
+            decode_list(&mut host.recent, buffer)?
         }
     };
     let fuel_left = store.get_fuel().unwrap_or(0);

@@ -92,9 +92,9 @@ fn a_module_of_the_original_interface_runs_unchanged() {
     let rows: Vec<_> = output
         .changes
         .iter()
-        .map(|change| (&*change.table, change.operation, change.columns.clone()))
+        .map(|change| (change.table(), change.operation, change.columns().collect::<Vec<_>>()))
         .collect();
-    assert_eq!(rows[0], ("pushed", Operation::Upsert, vec![("a".into(), Value::Number("1".into()))]));
+    assert_eq!(rows[0], ("pushed", Operation::Upsert, vec![("a", &Value::Number("1".into()))]));
     assert_eq!(rows[1], ("listed", Operation::Delete, vec![]));
     assert_eq!(rows.len(), 2);
     let log: Vec<_> = output.log.iter().map(|line| (line.stream, line.to_string())).collect();

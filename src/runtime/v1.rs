@@ -83,7 +83,7 @@ fn push_change(mut caller: Caller<'_, Host>, message: i32) -> HostResult<i32> {
     let message = take(&mut caller, "__push_cdc_message", message)?;
     let host = caller.data_mut();
     host.spend_output(message.len())?;
-    let change = decode_one(host.changes.len(), &message);
+    let change = decode_one(&mut host.recent, host.changes.len(), &message);
     host.changes.push(change.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Stopped::misuse(format!("`__push_cdc_message`: {error}{cause}"))

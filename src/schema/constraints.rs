@@ -131,7 +131,7 @@ impl Constraint {
         transaction: &Transaction<'_>,
         target: &Target,
     ) -> Result<bool, SchemaError> {
-        let columns: Vec<ColumnId> = self.columns.iter().filter_map(|name| target.table.find(name)).collect();
+        let columns: Vec<ColumnId> = self.columns.iter().filter_map(|name| target.find(name)).collect();
         let sql = match self.kind {
             Kind::NotNull => {
                 any_image(target, &columns, &format!("{} is null", self.names(target, &columns)))

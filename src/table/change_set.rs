@@ -48,8 +48,17 @@ pub struct NetRow {
     pub net: Net,
     /// When the block changed it first, counted from 0.
     place: usize,
-    /// All its changes, each with when it came; empty if there is one.
-    history: Vec<(usize, RowChange)>,
+    /// All its changes; empty if there is one.
+    history: Vec<Past>,
+}
+
+/// One of several changes of a row.
+#[derive(Debug, PartialEq, Eq)]
+struct Past {
+    /// When it came, counted from 0.
+    place: usize,
+    /// The columns that an upsert sets; `None` for a delete.
+    values: Option<Vec<(ColumnId, Datum)>>,
 }
 
 /// Whether a block changes a row for the first time.
@@ -88,7 +97,9 @@ impl ChangeSet {
                     tables.len() - 1
                 }
             };
-            add(&mut tables[position].1, place, change);
+            let RowChange { key, operation, values, .. } = change;
+            let values = (operation == Operation::Upsert).then_some(values);
+            add(&mut tables[position].1, key, Past { place, values });
         }
         ChangeSet { tables }
     }
@@ -119,16 +130,13 @@ impl ChangeSet {
         for (table, rows) in self.tables() {
             for (key, row) in rows {
                 if row.history.is_empty() {
-                    let values = match &row.net {
-                        Net::Delete => None,
-                        Net::Upsert(values) | Net::Replace(values) => Some(values.as_slice()),
-                    };
+                    let values = row.net.values();
                     all.push((row.place, Emitted { table, key, touch: Touch::First, values }));
                 }
-                for (index, (place, change)) in row.history.iter().enumerate() {
+                for (index, past) in row.history.iter().enumerate() {
                     let touch = if index == 0 { Touch::First } else { Touch::Again };
-                    let values = (change.operation == Operation::Upsert).then_some(change.values.as_slice());
-                    all.push((*place, Emitted { table, key: &change.key, touch, values }));
+                    let values = past.values.as_deref();
+                    all.push((past.place, Emitted { table, key, touch, values }));
                 }
             }
         }
@@ -137,40 +145,35 @@ impl ChangeSet {
     }
 }
 
-fn add(rows: &mut IndexMap<Key, NetRow>, place: usize, change: RowChange) {
-    let RowChange { table, key, operation, values } = change;
+fn add(rows: &mut IndexMap<Key, NetRow>, key: Key, change: Past) {
+    let Past { place, values } = change;
     match rows.entry(key) {
         Entry::Vacant(vacant) => {
-            let net = match operation {
-                Operation::Upsert => Net::Upsert(sorted(values)),
-                Operation::Delete => Net::Delete,
-            };
+            let net = values.map_or(Net::Delete, |values| Net::Upsert(sorted(values)));
             vacant.insert(NetRow { net, place, history: Vec::new() });
         }
         Entry::Occupied(mut occupied) => {
-            let key = occupied.key().clone();
             let row = occupied.get_mut();
             if row.history.is_empty() {
-                row.history.push((row.place, row.net.as_change(table, key.clone())));
+                let values = row.net.values().map(<[_]>::to_vec);
+                row.history.push(Past { place: row.place, values });
             }
-            row.history.push((place, RowChange { table, key, operation, values: values.clone() }));
-            match (&mut row.net, operation) {
-                (net, Operation::Delete) => *net = Net::Delete,
-                (net @ Net::Delete, Operation::Upsert) => *net = Net::Replace(sorted(values)),
-                (Net::Upsert(old) | Net::Replace(old), Operation::Upsert) => merge(old, values),
+            row.history.push(Past { place, values: values.clone() });
+            match (&mut row.net, values) {
+                (net, None) => *net = Net::Delete,
+                (net @ Net::Delete, Some(values)) => *net = Net::Replace(sorted(values)),
+                (Net::Upsert(old) | Net::Replace(old), Some(values)) => merge(old, values),
             }
         }
     }
 }
 
 impl Net {
-    /// The one change that there was so far.
-    fn as_change(&self, table: TableId, key: Key) -> RowChange {
+    /// The columns that are set; `None` for a delete.
+    fn values(&self) -> Option<&[(ColumnId, Datum)]> {
         match self {
-            Net::Delete => RowChange { table, key, operation: Operation::Delete, values: Vec::new() },
-            Net::Upsert(values) | Net::Replace(values) => {
-                RowChange { table, key, operation: Operation::Upsert, values: values.clone() }
-            }
+            Net::Delete => None,
+            Net::Upsert(values) | Net::Replace(values) => Some(values),
         }
     }
 }

@@ -86,9 +86,13 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
 
 /// `bytea` in hex format.
 pub(super) fn hex_text(bytes: &[u8]) -> Box<str> {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 + bytes.len() * 2);
     text.push_str("\\x");
-    text.push_str(&hex::encode(bytes));
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)].into());
+        text.push(DIGITS[usize::from(byte & 15)].into());
+    }
     text.into()
 }
 

@@ -10,6 +10,7 @@ mod datum;
 mod fit;
 mod keys;
 mod order;
+mod placement;
 mod resolve;
 pub mod state;
 mod target;

@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 
 use super::datum::{datum, hex_text};
 use super::keys::{self, Claim};
+use super::placement::{Place, Placement, Placements};
 use super::target::{KeyForm, Target};
-use super::{ChangeSet, Datum, Key, RowChange, TableError, TableId, Tables, excerpt, names};
+use super::{ChangeSet, Datum, Key, RowChange, TableError, Tables, excerpt, names};
 use crate::change::{Change, Operation, Value};
 use crate::db::Db;
 use crate::db::catalog::ColumnId;
@@ -43,15 +44,17 @@ impl Tables {
     pub fn resolve(&self, changes: Vec<Change>, state: Vec<StateWrite>) -> Result<Resolved, TableError> {
         let mut resolved =
             Resolved { changes: Vec::with_capacity(changes.len()), claims: Vec::new(), compared: false };
+        let mut placements = Placements::new(self);
+        let mut row = Vec::new();
         for change in changes {
-            let id = self.find(&change.table)?;
-            let target = self.get(id);
-            let (change, claimed) = row_change(id, target, change)?;
-            let compared = target.key_forms.contains(&KeyForm::Compared);
-            resolved.compared |= compared;
+            let placement = placements.of(&change.layout)?;
+            let (change, claimed) = row_change(placement, change, &mut row)?;
+            resolved.compared |= placement.compared;
             match claimed.filter(|claimed| *claimed != change.key) {
-                Some(key) if compared => resolved.claims.push(Claim { change: resolved.changes.len(), key }),
-                Some(key) => return Err(keys::conflict(target, &key, &change.key)),
+                Some(key) if placement.compared => {
+                    resolved.claims.push(Claim { change: resolved.changes.len(), key });
+                }
+                Some(key) => return Err(keys::conflict(placement.target, &key, &change.key)),
                 None => {}
             }
             resolved.changes.push(change);
@@ -69,46 +72,66 @@ impl Tables {
     }
 }
 
-/// The change, and what its `key` says of the row besides.
-fn row_change(id: TableId, target: &Target, change: Change) -> Result<(RowChange, Option<Key>), TableError> {
-    let table = &target.table;
-    let mut row: Vec<Option<Value>> = vec![None; table.key.len()];
-    let mut values = Vec::with_capacity(change.columns.len());
-    for (name, value) in change.columns {
-        let Some(column) = table.find(&name) else { return Err(unknown_column(target, &name)) };
-        if let Some(place) = table.key.iter().position(|key| *key == column) {
+/// The change, and the key that its `key` says if that is another than the row's. `row` is room for the key's values.
+fn row_change(
+    placement: &Placement<'_>,
+    change: Change,
+    row: &mut Vec<Option<Value>>,
+) -> Result<(RowChange, Option<Key>), TableError> {
+    let Placement { table, target, .. } = *placement;
+    let Change { layout, operation, key: named, values } = change;
+    row.clear();
+    row.resize(target.table.key.len(), None);
+    let mut set = Vec::new();
+    if operation == Operation::Upsert {
+        set.reserve_exact(placement.beside_key);
+    }
+    for ((place, name), value) in placement.places.iter().zip(&layout.columns).zip(values) {
+        match *place {
             // A null says nothing of the key; `key` may.
-            row[place] = Some(value).filter(|value| *value != Value::Null);
-        } else if change.operation == Operation::Upsert {
-            values.push((column, value_text(target, column, value)?));
+            Place::Key(place) => row[place] = Some(value).filter(|value| *value != Value::Null),
+            Place::Unknown => return Err(unknown_column(target, name)),
+            Place::Column(_) | Place::Generated if operation == Operation::Delete => {}
+            Place::Generated => return Err(generated(target, name)),
+            Place::Column(id) => set.push((id, value_text(target, id, value)?)),
         }
     }
     let incomplete = row.iter().any(Option::is_none);
-    let given = match change.key {
-        Some(given) => named_key(target, given, incomplete)?,
-        None => vec![None; row.len()],
+    let mut named = match named {
+        Some(named) => named_key(target, named, incomplete)?,
+        None => Vec::new(),
     };
-    let claims = row.iter().zip(&given).any(|(row, given)| row.is_some() && given.is_some());
     let mut key = Vec::with_capacity(row.len());
-    for (place, (row, given)) in row.iter_mut().zip(&given).enumerate() {
-        key.push(key_text(target, place, row.take().or_else(|| given.clone()))?);
+    for (place, value) in row.iter_mut().enumerate() {
+        let named = named.get_mut(place);
+        let value = match value.take() {
+            None => named.and_then(Option::take),
+            Some(value) => {
+                // What is left in the end contradicts the row, as far as its spelling goes.
+                named.and_then(|named| named.take_if(|named| *named == value || *named == Value::Null));
+                Some(value)
+            }
+        };
+        key.push(key_text(target, place, value)?);
     }
     let key: Key = key.into();
-    let claimed = if claims { Some(claimed_key(target, given, &key)?) } else { None };
-    Ok((RowChange { table: id, key, operation: change.operation, values }, claimed))
+    let differs = named.iter().any(Option::is_some);
+    let claimed = if differs { Some(claimed_key(target, named, &key)?) } else { None };
+    Ok((RowChange { table, key, operation, values: set }, claimed))
 }
 
 fn value_text(target: &Target, column: ColumnId, value: Value) -> Result<Datum, TableError> {
     let column = target.table.column(column);
-    if column.generated || column.identity_always {
-        return Err(TableError::Generated { table: target.table.name.clone(), column: column.name.clone() });
-    }
     datum(&column.shape, value).map_err(|source| TableError::Value {
         table: target.table.name.clone(),
         column: column.name.clone(),
         declared: column.declared.clone(),
         source,
     })
+}
+
+fn generated(target: &Target, column: &str) -> TableError {
+    TableError::Generated { table: target.table.name.clone(), column: column.to_owned() }
 }
 
 fn unknown_column(target: &Target, column: &str) -> TableError {
@@ -148,11 +171,11 @@ fn named_key(target: &Target, given: Value, needed: bool) -> Result<Vec<Option<V
     Ok(named.map(|item| item.map(|item| Value::from_raw(item))).collect())
 }
 
-/// The key as `key` says it, where it says it.
-fn claimed_key(target: &Target, given: Vec<Option<Value>>, row: &Key) -> Result<Key, TableError> {
-    let places = given.into_iter().enumerate().map(|(place, given)| match given {
-        Some(Value::Null) | None => Ok(row[place].clone()),
-        Some(given) => key_text(target, place, Some(given)),
+/// The row's key, but as `key` says it where it says it otherwise.
+fn claimed_key(target: &Target, named: Vec<Option<Value>>, row: &Key) -> Result<Key, TableError> {
+    let places = named.into_iter().enumerate().map(|(place, named)| match named {
+        None => Ok(row[place].clone()),
+        named => key_text(target, place, named),
     });
     places.collect()
 }
@@ -199,16 +222,31 @@ impl KeyForm {
     fn canonical(self, text: Box<str>) -> Result<Box<str>, Box<str>> {
         match self {
             KeyForm::Integer { least, most } => match text.trim().parse::<i64>() {
-                Ok(number) if (least..=most).contains(&number) => Ok(number.to_string().into()),
-                _ => Err(text),
+                Ok(number) if !(least..=most).contains(&number) => Err(text),
+                Ok(_) if is_plain(&text) => Ok(text),
+                Ok(number) => Ok(number.to_string().into()),
+                Err(_) => Err(text),
             },
             KeyForm::Text { max_chars: Some(most) } if text.chars().count() > most => Err(text),
-            KeyForm::Bytes => {
-                bytes(&text).map(|bytes| format!("\\x{}", hex::encode(bytes)).into()).ok_or(text)
-            }
+            KeyForm::Bytes if is_hex_text(&text) => Ok(text),
+            KeyForm::Bytes => bytes(&text).map(|bytes| hex_text(&bytes)).ok_or(text),
             KeyForm::Text { .. } | KeyForm::Compared => Ok(text),
         }
     }
+}
+
+/// Whether the text of a whole number is the one that all its spellings are brought to.
+fn is_plain(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    number == "0"
+        || (digits.starts_with(|first| ('1'..='9').contains(&first))
+            && !digits.ends_with(char::is_whitespace))
+}
+
+/// Whether a text is what [`hex_text`] makes of some bytes.
+fn is_hex_text(text: &str) -> bool {
+    let digits = text.strip_prefix("\\x").filter(|digits| digits.len().is_multiple_of(2));
+    digits.is_some_and(|digits| digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')))
 }
 
 /// `bytea` in its hex or its escape format. Source: PostgreSQL's manual, "Binary Data Types".
@@ -237,18 +275,4 @@ fn push(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_keys_have_one_text() {
-        let integer = KeyForm::Integer { least: -5, most: 7 };
-        assert_eq!(integer.canonical(" +007 ".into()), Ok("7".into()));
-        assert_eq!(integer.canonical("8".into()), Err("8".into()));
-        assert_eq!(integer.canonical("1.0".into()), Err("1.0".into()));
-        assert_eq!(KeyForm::Bytes.canonical("\\xABcd".into()), Ok("\\xabcd".into()));
-        assert_eq!(KeyForm::Bytes.canonical("a\\\\\\001b".into()), Ok("\\x615c0162".into()));
-        assert_eq!(KeyForm::Bytes.canonical("\\xabc".into()), Err("\\xabc".into()));
-        assert_eq!(KeyForm::Text { max_chars: Some(2) }.canonical("äöü".into()), Err("äöü".into()));
-    }
-}
+mod tests;

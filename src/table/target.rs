@@ -2,6 +2,7 @@
 //! put back; and the pieces of SQL that all statements on it are made of.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use super::Key;
 use crate::db::catalog::{Column, ColumnId, Shape, Table};
@@ -39,6 +40,7 @@ pub struct Target {
     pub restore: Restore,
     /// By position: each column's bit in the journal's `undo_held`.
     pub slots: Vec<u16>,
+    by_name: HashMap<Box<str>, ColumnId>,
 }
 
 /// Whose rows a table holds.
@@ -81,6 +83,8 @@ impl Target {
         let mut columns = (0..table.columns.len()).map(ColumnId::new);
         let identity_beside_key =
             columns.any(|column| table.column(column).identity_always && !table.key.contains(&column));
+        let ids = (0..).map(ColumnId::new);
+        let by_name = table.columns.iter().zip(ids).map(|(column, id)| (column.name.as_str().into(), id));
         let afresh = table.immediate_unique.is_some() || identity_beside_key;
         Target {
             journal: format!("{}.{}", quote(schema), quote(journal)),
@@ -88,8 +92,14 @@ impl Target {
             key_forms,
             restore: if afresh { Restore::Afresh } else { Restore::InPlace },
             slots: (0..).take(table.columns.len()).collect(),
+            by_name: by_name.collect(),
             table,
         }
+    }
+
+    /// The column of that name.
+    pub(super) fn find(&self, name: &str) -> Option<ColumnId> {
+        self.by_name.get(name).copied()
     }
 
     /// Whether the primary key can be the arbiter of `on conflict`.

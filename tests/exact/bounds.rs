@@ -105,11 +105,11 @@ async fn a_block_of_three_thousand_column_sets_takes_little_memory() {
 
 /// A row of `u` with values of so many bytes.
 fn heavy(sizes: &[usize]) -> Change {
-    let mut columns = vec![("id".into(), Value::Number("1".into()))];
+    let mut columns = vec![("id", Value::Number("1".into()))];
     for (size, name) in sizes.iter().zip(["a", "b"]) {
-        columns.push((name.into(), Value::Text("x".repeat(*size).into())));
+        columns.push((name, Value::Text("x".repeat(*size).into())));
     }
-    Change { table: "u".into(), operation: Operation::Upsert, key: None, columns }
+    Change::new("u", Operation::Upsert, None, columns)
 }
 
 /// More than PostgreSQL takes in a message, and half of what the protocol can say.

@@ -61,19 +61,18 @@ impl Plain {
 
     /// The statements of one change: an update, and an insert where there was no such row.
     async fn one(&self, change: &Change) -> String {
-        let table = self.sql(&change.table);
-        let key = self.key(&change.table).await;
+        let table = self.sql(change.table());
+        let key = self.key(change.table()).await;
         let is_key = &|name: &str| key.iter().any(|key| key == name);
-        let of = |wanted: bool| change.columns.iter().filter(move |(name, _)| is_key(name) == wanted);
-        let set =
-            |(name, value): &(std::sync::Arc<str>, Value)| format!("{} = {}", quote(name), literal(value));
+        let of = |wanted: bool| change.columns().filter(move |(name, _)| is_key(name) == wanted);
+        let set = |(name, value): (&str, &Value)| format!("{} = {}", quote(name), literal(value));
         let same = of(true).map(set).collect::<Vec<_>>().join(" and ");
         if change.operation == Operation::Delete {
             return format!("delete from {table} where {same};\n");
         }
         let sets = of(false).map(set).collect::<Vec<_>>().join(", ");
-        let names = change.columns.iter().map(|(name, _)| quote(name)).collect::<Vec<_>>().join(", ");
-        let values = change.columns.iter().map(|(_, value)| literal(value)).collect::<Vec<_>>().join(", ");
+        let names = change.columns().map(|(name, _)| quote(name)).collect::<Vec<_>>().join(", ");
+        let values = change.columns().map(|(_, value)| literal(value)).collect::<Vec<_>>().join(", ");
         put(&table, &same, &sets, &names, &values)
     }
 

@@ -33,8 +33,8 @@ pub struct Rig {
 /// An upsert of the row whose columns are this JSON object's fields.
 pub fn put(table: &str, row: &str) -> Change {
     let fields: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row).unwrap();
-    let columns = fields.into_iter().map(|(name, value)| (name.into(), Value::from_raw(&value))).collect();
-    Change { table: table.into(), operation: Operation::Upsert, key: None, columns }
+    let columns = fields.into_iter().map(|(name, value)| (name, Value::from_raw(&value))).collect();
+    Change::new(table, Operation::Upsert, None, columns)
 }
 
 pub fn delete(table: &str, key: &str) -> Change {

@@ -67,11 +67,6 @@ impl Table {
         &self.columns[id.position()]
     }
 
-    /// The column of that name.
-    pub fn find(&self, name: &str) -> Option<ColumnId> {
-        self.columns.iter().position(|column| column.name == name).map(ColumnId::new)
-    }
-
     /// The columns whose values are ours to set.
     pub fn stored(&self) -> impl Iterator<Item = ColumnId> + '_ {
         let ids = (0..self.columns.len()).map(ColumnId::new);

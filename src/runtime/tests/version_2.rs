@@ -70,12 +70,7 @@ fn a_module_of_version_2_does_all_that_one_of_version_1_does() {
     assert_eq!(output.state, [(b"v".to_vec(), Some(vec![7; 32])), (b"i".to_vec(), None)]);
     let log: Vec<_> = output.log.iter().map(|line| (line.stream, line.to_string())).collect();
     assert_eq!(log, [(Stream::Stdout, "answer".into()), (Stream::Stderr, "yes".into())]);
-    let change = |operation, a, b| Change {
-        table: "t".into(),
-        operation,
-        key: None,
-        columns: vec![("a".into(), a), ("b".into(), b)],
-    };
+    let change = |operation, a, b| Change::new("t", operation, None, vec![("a", a), ("b", b)]);
     assert_eq!(
         output.changes,
         [
