@@ -15,14 +15,15 @@
 //! 3. **Nothing behind a gap:** after a part that could not be sent nothing is sent, neither of this block nor of the next
 //!    ones. Should that fail, `debshrew.advance` refuses a checkpoint that its own transaction has moved, so a COMMIT that
 //!    was lost can never join two blocks.
-//! 4. **Checked by the server, before COMMIT:** that every row that was to be written was (`debshrew.rows_missing`).
-//!    COMMIT is on its way by then, and only the server can still hold it back.
-//!    So is that no trigger was made since the tables were looked at, as what it changes would not be journaled.
+//! 4. **Checked by the server, before COMMIT:** that every row that was to be put was (`debshrew.rows_missing`), and that
+//!    the table has no trigger or foreign key that it did not have when the tables were looked at
+//!    (`debshrew.trigger_appeared`), as what it changes would not be journaled. COMMIT is on its way by then, and only the
+//!    server can still hold it back.
 //! 5. **In the order of emission if need be:** statements go by table and column set. Where a constraint or a trigger
 //!    objects, the block is applied once more, a statement a change, before it is called wrong. A block that changes a row
 //!    of a table with triggers twice goes that way at once, since a trigger may count.
 //! 6. **The journal decides nothing:** whether a block is journaled makes no difference to its statements, but for the
-//!    parts that journal. A table's first change in a block journals the row as the block found it.
+//!    parts that journal. A row's first change in a block journals it as the block found it.
 //! 7. **May come last:** the move of the checkpoint. With several connections a block writes the rows that no block in
 //!    flight before it touches, waits for its predecessor, and then writes the others, moves the checkpoint and commits.
 //!    Rule 2 is then kept by ending the connections of a writer that was replaced.
@@ -36,8 +37,6 @@ mod transaction;
 mod writer;
 
 pub use writer::Writer;
-
-use tokio_postgres::error::SqlState;
 
 use crate::block::BlockRef;
 use crate::db::{DbError, kind_of};
@@ -95,7 +94,9 @@ pub enum CommitError {
     },
     #[error("table `{table}`: {counts}; a trigger or a rule must have kept the others out")]
     RowsMissing { table: String, counts: String },
-    #[error("table `{table}` has a trigger that it did not have: the tables are to be looked at once more")]
+    #[error(
+        "table `{table}` has a trigger or a foreign key that it did not have: the tables are to be looked at once more"
+    )]
     TriggerAppeared { table: String },
     #[error(
         "table `{table}`: a row of {bytes} bytes, most of them in column `{column}`, is more than PostgreSQL takes in one \
@@ -149,19 +150,18 @@ impl CommitError {
         }
     }
 
+    /// Whether it is about what the block does, and not about the connection or another writer.
+    fn is_about_rows(&self) -> bool {
+        self.depends_on_order() || matches!(self, CommitError::TriggerAppeared { .. })
+    }
+
     /// Whether the same changes may be fine in the order in which they were emitted: a constraint or a trigger objects to
-    /// what another change of the block would have put right before.
+    /// what another change of the block would have put right before. A trigger may object with any error.
     fn depends_on_order(&self) -> bool {
-        const OBJECTIONS: [SqlState; 4] = [
-            SqlState::UNIQUE_VIOLATION,
-            SqlState::FOREIGN_KEY_VIOLATION,
-            SqlState::EXCLUSION_VIOLATION,
-            SqlState::RAISE_EXCEPTION,
-        ];
         match self {
             CommitError::RowsMissing { .. } => true,
             CommitError::Statement { source, .. } | CommitError::Transaction { source, .. } => {
-                source.code().is_some_and(|code| OBJECTIONS.contains(code))
+                source.code().is_some() && kind_of(source) == Kind::Permanent
             }
             CommitError::Db(_)
             | CommitError::Register(_)

@@ -8,7 +8,7 @@
 
 use super::plan::{Action, Images, Shape};
 use crate::db::catalog::{ColumnId, Table};
-use crate::table::{Role, Tables, Target, cast, join};
+use crate::table::{Tables, Target, cast, join};
 
 /// PostgreSQL's select lists have 1,664 entries at most.
 const MAX_ENTRIES: usize = 1_600;
@@ -91,22 +91,27 @@ impl<'a> Rows<'a> {
     /// Raises an error unless as many rows were written as were bound, and by no trigger that is not known. No row is the
     /// result.
     fn all_written(&self, written: &str) -> String {
-        let table = self.table();
-        let name = literal(&table.name);
-        let counted = format!(
-            "select debshrew.rows_missing({name}, n.expected, n.written) from (\n  \
-               select pg_catalog.cardinality($1::pg_catalog.text[])::pg_catalog.int8 as expected, {written} as written\n\
-             ) n where n.expected operator(pg_catalog.<>) n.written"
-        );
-        if self.target.has_triggers() || self.target.role == Role::State {
-            return counted;
-        }
-        let members: Vec<String> = table.members.iter().map(u32::to_string).collect();
         format!(
-            "{counted}\nunion all\nselect debshrew.trigger_appeared({name}) where exists (\n  \
+            "select debshrew.rows_missing({}, n.expected, n.written) from (\n  \
+               select pg_catalog.cardinality($1::pg_catalog.text[])::pg_catalog.int8 as expected, {written} as written\n\
+             ) n where n.expected operator(pg_catalog.<>) n.written\nunion all\n{}",
+            literal(&self.table().name),
+            self.no_new_trigger()
+        )
+    }
+
+    /// Raises an error if the table has a trigger that it did not have when it was looked at. A foreign key has some as well,
+    /// on both sides. No row is the result.
+    fn no_new_trigger(&self) -> String {
+        let table = self.table();
+        let list = |oids: &[u32]| oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        format!(
+            "select debshrew.trigger_appeared({}) where exists (\n  \
                select from pg_catalog.pg_trigger g where g.tgrelid = any ('{{{}}}'::pg_catalog.oid[])\n     \
-               and not g.tgisinternal and g.tgenabled <> 'D'\n)",
-            members.join(",")
+               and g.tgenabled <> 'D' and g.oid <> all ('{{{}}}'::pg_catalog.oid[])\n)",
+            literal(&table.name),
+            list(&table.members),
+            list(&table.trigger_oids),
         )
     }
 
@@ -157,13 +162,15 @@ impl<'a> Rows<'a> {
         );
         if self.journaled.is_empty() {
             // What is returned keeps rules out that would do something else for some rows only.
-            return format!("-- commit::delete\nwith gone as (\n{delete}\nreturning 1\n)\nselect");
+            let check = self.no_new_trigger();
+            return format!("-- commit::delete\nwith gone as (\n{delete}\nreturning 1\n)\n{check}");
         }
         let held = || self.journaled.iter().map(|column| self.target.name(*column));
         format!(
-            "-- commit::delete\nwith gone as (\n{delete}\nreturning {}\n)\n{}",
+            "-- commit::delete\nwith gone as (\n{delete}\nreturning {}\n), images as (\n{}\n)\n{}",
             join(held().map(|name| format!("t.{name}"))),
             self.journal_images(held(), "gone"),
+            self.no_new_trigger(),
         )
     }
 

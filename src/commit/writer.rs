@@ -90,7 +90,7 @@ impl Writer {
                 }
                 // Of both the first says more: it is about all rows of a statement.
                 _ => {
-                    let first = objection.filter(|(tried, _)| *tried == at && error.depends_on_order());
+                    let first = objection.filter(|(tried, _)| *tried == at && error.is_about_rows());
                     return Err(first.unwrap_or((at, error)));
                 }
             }

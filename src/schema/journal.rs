@@ -48,6 +48,8 @@ pub(super) struct Seen {
     pub written: Vec<String>,
     /// Tables whose rows it may have converted by expressions that a journal cannot apply.
     pub converted: Vec<String>,
+    /// What rows had to meet before.
+    pub(super) constraints: BTreeMap<u32, Vec<Constraint>>,
 }
 
 /// Brings every journal of the pipeline in step with its table, and drops those whose table is gone.
@@ -80,7 +82,7 @@ pub(super) async fn bring_in_step(
         ));
     }
     let constraints = constraints::read(transaction, &pipeline.schema).await?;
-    work.check_constraints(&followed, &constraints).await?;
+    work.check_constraints(&followed, &seen.constraints, &constraints).await?;
     let mut steps = work.steps;
     let now = followed.iter().map(|(target, followed)| {
         let former = followed.as_ref().map(|followed| followed.record);
@@ -194,16 +196,19 @@ impl<'a> Work<'a> {
     async fn check_constraints(
         &mut self,
         followed: &[(&Target, Option<Followed<'_>>)],
-        constraints: &BTreeMap<u32, Vec<Constraint>>,
+        before: &BTreeMap<u32, Vec<Constraint>>,
+        now: &BTreeMap<u32, Vec<Constraint>>,
     ) -> Result<(), SchemaError> {
         for (target, followed) in followed {
-            let (Some(now), Some(followed)) = (constraints.get(&target.table.oid), followed) else {
-                continue;
-            };
-            // What was there is not known of journals of before that was recorded.
-            let Some(before) = &followed.record.constraints else { continue };
+            let (Some(now), Some(followed)) = (now.get(&target.table.oid), followed) else { continue };
+            let recorded = followed.record.constraints.clone();
+            // Of a journal that is older than such records, what was there when `migrate` began.
+            let before = recorded.unwrap_or_else(|| {
+                let before = before.get(&target.table.oid).into_iter().flatten();
+                before.map(|constraint| constraint.definition.clone()).collect()
+            });
             let target = self.records.with_slots(target, followed.record);
-            for violated in constraints::violated(self.transaction, &target, now, before).await? {
+            for violated in constraints::violated(self.transaction, &target, now, &before).await? {
                 self.steps.cut.push(format!(
                     "rows that `{}` once had may not meet what is new: {}",
                     target.table.name, violated.definition

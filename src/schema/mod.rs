@@ -21,7 +21,10 @@ use crate::block::Height;
 use crate::db::{DbError, catalog};
 use crate::failure::Kind;
 use crate::register::{RegisterError, Registered, read_journals};
-use crate::table::{Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals, replicable};
+use crate::table::{
+    Reference, Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals, replicable,
+    take_out_referenced,
+};
 
 /// A pipeline as the configuration has it.
 #[derive(Clone, Debug)]
@@ -78,8 +81,14 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
     let journals = journal_schema(&pipeline.name);
     let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut list = Vec::new();
+    let mut references = Vec::new();
     for table in catalog::tables(client, &pipeline.schema).await? {
         let name = table.name.clone();
+        references.extend(table.foreign_keys.iter().map(|key| Reference {
+            from: (table.oid, table.sql()),
+            to: key.references,
+            name: key.name.clone(),
+        }));
         match replicable(table, Role::Rows, &journals, &name) {
             Ok(target) => list.push(target),
             Err(reasons) => {
@@ -92,6 +101,9 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
         refused.entry(table).or_default().push(reason);
     }
     list.retain(|target| !refused.contains_key(&target.table.name));
+    for (table, reason) in take_out_referenced(&mut list, &references) {
+        refused.entry(table).or_default().push(reason);
+    }
     let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
     let state = state.ok_or_else(|| RegisterError::NotSetUp(pipeline.name.clone()))?;
     let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL)

@@ -1,7 +1,7 @@
 //! What each journal followed when `migrate` ran last, by the catalog's own numbers: they tell a renamed table
 //! or column from one that was dropped and another that took its name.
 //!
-//! Reads and writes `debshrew.journal_column`; what follows from the differences is `journal`'s business.
+//! What follows from the differences is `journal`'s business.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Transaction};
 
 use super::text::may_convert;
 use super::witness::Witness;
-use super::{SchemaError, Wanted, execute, grant, journal, read_tables};
+use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables};
 use crate::db::lock::Lock;
 use crate::db::{DbError, migrate, quote};
 use crate::register;
@@ -122,6 +122,7 @@ async fn migrate_pipeline(
         .await?;
     let mut ran = Vec::new();
     let before = Witness::look(transaction, &wanted.schema).await?;
+    let constraints = constraints::read(transaction, &wanted.schema).await?;
     if let Some(folder) = &wanted.migrations {
         // The tables' names in these files have no schema: it is the configuration's to choose.
         execute(transaction, &format!("set local search_path = {schema}"), "set the search path").await?;
@@ -134,9 +135,9 @@ async fn migrate_pipeline(
     let after = Witness::look(transaction, &wanted.schema).await?;
     let texts = || ran.iter().filter_map(Migration::sql);
     let counted = !texts().any(|sql| sql.contains("track_counts") || may_convert(sql));
-    let deeds = after.since(&before, counted);
+    let deeds = after.since(&before, counted && before.is_counting && after.is_counting);
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
-    let seen = journal::Seen { written: deeds.written, converted: rewritten };
+    let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;
     let replicated = || tables.of_rows();
     let said = |target: &Target| {

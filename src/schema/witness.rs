@@ -10,7 +10,11 @@ use crate::db::{DbError, quote};
 
 /// The rows of a schema's tables at one moment of a transaction.
 #[derive(Debug)]
-pub(super) struct Witness(BTreeMap<u32, Table>);
+pub(super) struct Witness {
+    tables: BTreeMap<u32, Table>,
+    /// Whether this session counts the rows that it writes.
+    pub(super) is_counting: bool,
+}
 
 #[derive(Debug)]
 struct Table {
@@ -69,14 +73,16 @@ impl Witness {
             let (counted, locked, files) = (row.get("counted"), row.get("locked"), row.get("files"));
             tables.insert(row.get("oid"), Table { name, counted, locked, empty, files });
         }
-        Ok(Witness(tables))
+        let setting = "select pg_catalog.current_setting('track_counts')::bool";
+        let is_counting = transaction.query_one(setting, &[]).await.map_err(failed())?.get(0);
+        Ok(Witness { tables, is_counting })
     }
 
     /// What was done since `before`. Where PostgreSQL may not have `counted` the rows, a lock says enough.
     pub(super) fn since(&self, before: &Witness, counted: bool) -> Deeds {
         let mut deeds = Deeds::default();
-        for (oid, now) in &self.0 {
-            let Some(was) = before.0.get(oid) else {
+        for (oid, now) in &self.tables {
+            let Some(was) = before.tables.get(oid) else {
                 deeds.written.extend((!now.empty).then(|| now.name.clone()));
                 continue;
             };

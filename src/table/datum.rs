@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{Datum, clock};
+use super::Datum;
+use super::leaves::{self, Misread};
 use crate::change::Value;
 use crate::db::catalog::Shape;
 
@@ -75,12 +76,10 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
     if text.contains('\0') {
         return Err(DatumError::Nul);
     }
-    if *shape == Shape::Bytes && (text.starts_with("0x") || text.starts_with("0X")) {
-        return Err(DatumError::HexPrefix { got: format!("`{}`", excerpt(&text)) });
-    }
-    match clock::word_in(shape, &text) {
-        Some(word) => Err(DatumError::Clock { got: format!("`{}`", excerpt(&text)), word }),
-        None => Ok(Some(text)),
+    match leaves::check(shape, &text) {
+        Ok(()) => Ok(Some(text)),
+        Err(Misread::HexPrefix { got }) => Err(DatumError::HexPrefix { got }),
+        Err(Misread::Clock { got, word }) => Err(DatumError::Clock { got, word }),
     }
 }
 

@@ -151,9 +151,8 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
             }
         }
         for trigger in &target.table.triggers {
-            if let Some(other) = targets.iter().find(|other| {
-                other.table.oid != target.table.oid && writes_to(&trigger.function_source, &other.table.name)
-            }) {
+            let written = |other: &&Target| writes_to(&trigger.function_source, &other.table.name);
+            if let Some(other) = targets.iter().find(written) {
                 reasons.push((name.clone(), format!(
                     "its trigger `{}` seems to write to `{}`, which is replicated too: the journal would not see it; \
                      emit those changes from the transform",
@@ -165,6 +164,39 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
     reasons
 }
 
+/// A foreign key, and the table that has it.
+pub struct Reference {
+    /// The table's number, and its name for SQL.
+    pub from: (u32, String),
+    pub to: u32,
+    pub name: String,
+}
+
+/// Takes out the tables that a table references which is not replicated: a rollback would take its rows along, or be stopped
+/// by them. Returns each one's name with the reason. A table that goes may have referenced another one.
+pub fn take_out_referenced(targets: &mut Vec<Target>, references: &[Reference]) -> Vec<(String, String)> {
+    let mut reasons = Vec::new();
+    loop {
+        let replicated: Vec<u32> = targets.iter().map(|target| target.table.oid).collect();
+        let found =
+            references.iter().find(|key| replicated.contains(&key.to) && !replicated.contains(&key.from.0));
+        let Some(key) = found else { return reasons };
+        targets.retain(|target| {
+            if target.table.oid == key.to {
+                let reason = format!(
+                    "table {0}, which is not replicated, references it (`{1}`): a rollback could not take rows out, or \
+                     would take that table's rows along; `alter table {0} drop constraint {2}`",
+                    key.from.1,
+                    key.name,
+                    quote(&key.name)
+                );
+                reasons.push((target.table.name.clone(), reason));
+            }
+            target.table.oid != key.to
+        });
+    }
+}
+
 fn why_afresh(target: &Target) -> String {
     match &target.table.immediate_unique {
         Some(index) => format!("unique `{index}` is checked row by row"),
@@ -172,21 +204,27 @@ fn why_afresh(target: &Target) -> String {
     }
 }
 
-/// Whether a trigger function's text has a writing statement that names the table.
+/// Whether a trigger function's text has a writing statement that names the table, with or without its schema.
 fn writes_to(source: &str, table: &str) -> bool {
+    const WRITING: [&[&str]; 5] =
+        [&["insert", "into"], &["merge", "into"], &["delete", "from"], &["update"], &["truncate"]];
     let lower = source.to_lowercase();
     let words: Vec<&str> = lower
         .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$'))
         .filter(|word| !word.is_empty())
         .collect();
     let table = table.to_lowercase();
-    words.iter().enumerate().any(|(index, word)| {
-        *word == table
-            && words[index.saturating_sub(4)..index]
-                .iter()
-                .any(|before| ["into", "update", "from", "truncate"].contains(before))
-            && words.iter().any(|word| ["insert", "update", "delete", "truncate", "merge"].contains(word))
-    })
+    let writes = |mut before: &[&str]| {
+        while let [rest @ .., "only" | "table"] = before {
+            before = rest;
+        }
+        WRITING.iter().any(|words| before.ends_with(words))
+    };
+    words
+        .iter()
+        .enumerate()
+        .filter(|(_, word)| **word == table)
+        .any(|(index, _)| writes(&words[..index]) || writes(&words[..index.saturating_sub(1)]))
 }
 
 /// What works, but could work better: said by `check`.

@@ -5,10 +5,10 @@
 //! how rows are written, journaled or put back.
 
 mod change_set;
-mod clock;
 mod datum;
 mod fit;
 mod keys;
+mod leaves;
 mod order;
 mod placement;
 mod resolve;
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 
 pub use change_set::{ChangeSet, Datum, Emitted, Key, Net, NetRow, RowChange, Touch};
 pub use datum::DatumError;
-pub use fit::{advice, relation_refusals, replicable};
+pub use fit::{Reference, advice, relation_refusals, replicable, take_out_referenced};
 pub use resolve::{Resolved, StateWrite};
 pub use target::{PACKED_COLUMN, cast, join};
 pub use target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};

@@ -9,7 +9,7 @@ use crate::db::catalog::{Column, ColumnId, Shape, Table};
 use crate::db::quote;
 
 /// Journal columns that hold no value of the table's.
-const JOURNAL_COLUMNS: [&str; 4] = ["undo_height", "undo_existed", "undo_held", "undo_present"];
+const JOURNAL_COLUMNS: [&str; 5] = ["undo_height", "undo_existed", "undo_held", "undo_present", "undo_whole"];
 /// More of them: arrays of keys, numbered from 1 on.
 pub const PACKED_COLUMN: &str = "undo_absent_";
 
@@ -98,7 +98,7 @@ impl Target {
     }
 
     /// The column of that name.
-    pub(super) fn find(&self, name: &str) -> Option<ColumnId> {
+    pub fn find(&self, name: &str) -> Option<ColumnId> {
         self.by_name.get(name).copied()
     }
 

@@ -5,7 +5,7 @@ use tokio_postgres::Client;
 use super::UndoError;
 use super::images::Journaled;
 use crate::db::{DbError, quote};
-use crate::table::Role;
+use crate::table::{Role, Tables};
 
 /// A trigger that is switched off, and how it is switched on again.
 struct Trigger {
@@ -23,7 +23,11 @@ pub(super) struct Guard {
 impl Guard {
     /// Locks the tables against other writers and changes of their definition, refuses references from outside the
     /// pipeline, and switches the user's triggers off. Readers are not held up.
-    pub(super) async fn begin(client: &Client, families: &[Vec<Journaled<'_>>]) -> Result<Guard, UndoError> {
+    pub(super) async fn begin(
+        client: &Client,
+        replicated: &Tables,
+        families: &[Vec<Journaled<'_>>],
+    ) -> Result<Guard, UndoError> {
         let tables: Vec<&Journaled<'_>> =
             families.iter().flatten().filter(|table| table.target.role == Role::Rows).collect();
         if tables.is_empty() {
@@ -34,7 +38,9 @@ impl Guard {
             format!("-- undo::guard::begin\nlock table {} in share row exclusive mode", names.join(", "));
         client.batch_execute(&lock).await.map_err(DbError::statement("lock the tables"))?;
         let oids: Vec<u32> = tables.iter().map(|table| table.target.table.oid).collect();
-        refuse_references(client, &oids).await?;
+        let members: Vec<u32> =
+            replicated.of_rows().flat_map(|target| target.table.members.iter().copied()).collect();
+        refuse_references(client, &oids, &members).await?;
         let triggers = triggers(client, &oids).await?;
         let guard = Guard { triggers };
         guard.switch(client, |_| "disable").await?;
@@ -101,8 +107,8 @@ async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoErr
     Ok(rows.iter().map(trigger).collect())
 }
 
-/// A foreign key of another schema's table may have been made since `migrate` has looked.
-async fn refuse_references(client: &Client, oids: &[u32]) -> Result<(), UndoError> {
+/// A foreign key of a table that is not replicated may have been made since `migrate` has looked.
+async fn refuse_references(client: &Client, oids: &[u32], replicated: &[u32]) -> Result<(), UndoError> {
     let row = client
         .query_opt(
             "-- undo::guard::refuse_references\n\
@@ -112,12 +118,12 @@ async fn refuse_references(client: &Client, oids: &[u32]) -> Result<(), UndoErro
                join pg_catalog.pg_class o on o.oid = f.confrelid \
                join pg_catalog.pg_class c on c.oid = f.conrelid \
                join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-              where f.contype = 'f' and f.conparentid = 0 and c.relnamespace <> o.relnamespace \
+              where f.contype = 'f' and f.conparentid = 0 and f.conrelid <> all ($2) \
                 and f.confrelid in (select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
                                     union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
                                           cross join lateral pg_catalog.pg_partition_tree(root) p) \
               order by 3, 2 limit 1",
-            &[&oids],
+            &[&oids, &replicated],
         )
         .await
         .map_err(DbError::statement("look for references"))?;

@@ -119,6 +119,11 @@ impl<'a> Journaled<'a> {
             target.table.key.iter().map(|column| format!("f.{}", name(column))).collect();
         columns.push("f.undo_existed".into());
         columns.push("t.tableoid is not null as undo_present".into());
+        // What no image holds is in the row itself; if that is gone, somebody else has deleted it.
+        let held = (0..self.groups.len()).map(|number| format!("k{number}.undo_held is not null"));
+        let held = held.collect::<Vec<_>>().join(" and ");
+        let held = if held.is_empty() { "true".to_owned() } else { held };
+        columns.push(format!("t.tableoid is not null or ({held}) as undo_whole"));
         columns.extend(self.beside_key().iter().map(|column| format!("f.{}", name(column))));
         let mut joins = String::new();
         for (number, (slot, group)) in self.groups.iter().enumerate() {

@@ -38,8 +38,8 @@ pub enum UndoError {
     #[error("table `{table}` cannot be rolled back, since it cannot be replicated any more: {reason}")]
     Refused { table: String, reason: String },
     #[error(
-        "table {outside} outside the pipeline references table `{table}` (`{constraint}`): a rollback could not take rows \
-         out, or would take that table's rows along"
+        "table {outside}, which is not replicated, references table `{table}` (`{constraint}`): a rollback could not take \
+         rows out, or would take that table's rows along"
     )]
     Referenced { table: String, outside: String, constraint: String },
     #[error(

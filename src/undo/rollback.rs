@@ -73,7 +73,7 @@ async fn transact(
     // Height 0 may be undone too.
     let above = to.map_or(-1, |to| to.height.to_sql());
     let families = images::above(client, tables, above).await?;
-    let guard = Guard::begin(client, &families).await?;
+    let guard = Guard::begin(client, tables, &families).await?;
     let rows = restore(client, &families, above).await?;
     guard.end(client).await?;
     let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {

@@ -88,7 +88,7 @@ impl Journaled<'_> {
     fn insert(&self, o: &str, only: &str) -> String {
         let columns = join(self.target.table.stored().map(|column| self.name(column)));
         format!(
-            "insert into {} ({columns}) overriding system value\n  select {} from {o} where {o}.undo_existed and {only}\n  \
+            "insert into {} ({columns}) overriding system value\n  select {} from {o} where {o}.undo_existed and {o}.undo_whole and {only}\n  \
              returning {columns}",
             self.target.table.sql(),
             self.stored(o),

@@ -2,7 +2,7 @@
 //! said; never a rollback that gives old values, and never one that halts.
 
 use crate::exact::Wrong;
-use crate::support::{Rig, TestDb, changes, database, is_too_deep, whole};
+use crate::support::{Rig, TestDb, changes, connect_as, database, is_too_deep, whole};
 
 const TABLES: &str = "
 create domain amount as numeric;
@@ -171,4 +171,26 @@ async fn a_migration_that_journaled_rows_survive_keeps_them() {
         model.migrate(sql).await.unwrap();
         assert_eq!(rig.everything().await, model.everything().await, "{name}");
     }
+}
+
+#[tokio::test]
+async fn rows_that_a_database_does_not_count_are_noticed_all_the_same() {
+    let test = database("exact_uncounted").await;
+    let mut rig = committed(&test, "uncounted").await;
+    let sql = "alter database debshrew_test_exact_uncounted set track_counts = off";
+    rig.client.batch_execute(sql).await.unwrap();
+    rig.db = connect_as(&test.dsn);
+    let report = rig.migrate("update t set i = i * 100").await.unwrap();
+    assert!(report.pipelines[0].cut.iter().any(|cut| cut.contains("`t`")), "{:?}", report.pipelines[0].cut);
+}
+
+#[tokio::test]
+async fn constraints_are_checked_by_the_first_migration_that_records_them_too() {
+    let test = database("exact_unrecorded").await;
+    let mut rig = committed(&test, "unrecorded").await;
+    // As a journal that an earlier version made.
+    let sql = "delete from debshrew.journal_table; update debshrew.journal_column set slot = null";
+    rig.client.batch_execute(sql).await.unwrap();
+    let report = rig.migrate("alter table t alter w set not null").await.unwrap();
+    assert!(report.pipelines[0].cut.iter().any(|cut| cut.contains("`t`")), "{:?}", report.pipelines[0].cut);
 }

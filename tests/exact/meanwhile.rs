@@ -100,6 +100,9 @@ async fn a_delete_that_a_trigger_made_meanwhile_keeps_stays() {
         let before = rig.everything().await;
         let block = r#"-t {"id": 1}
                        -t {"id": 2}"#;
+        let error = rig.try_commit_with(1, changes(block), journaling).await.expect_err("the trigger is new");
+        assert_eq!(error.kind(), Kind::Transient, "{error:?}");
+        assert_eq!(rig.everything().await, before);
         rig.try_commit_with(1, changes(block), journaling).await.unwrap();
         assert_eq!(rig.everything().await, ["t (1,a,)"]);
         if format!("{journaling:?}") == "Kept" {
@@ -286,4 +289,49 @@ async fn the_owner_of_the_tables_rolls_back_beside_triggers_without_a_superusers
     rig.roll_back(0).await.unwrap_or_else(|error| panic!("{}", whole(&error)));
     assert_eq!(rig.everything().await, odd);
     assert_ne!(odd, before);
+}
+
+#[tokio::test]
+async fn a_trigger_made_meanwhile_is_noticed_whatever_the_block_does_and_whatever_triggers_there_are() {
+    let test = database("exact_meanwhile_noticed").await;
+    let first = "create function fire() returns trigger language plpgsql as \
+                   $$ begin insert into log values (tg_name); return null; end $$; \
+                 create trigger first after insert on t for each row execute function fire()";
+    for (name, sql) in [("none", ""), ("one", first)] {
+        for (shape, block) in SHAPES.iter().chain([&GONE]) {
+            for journaling in BOTH {
+                let name = format!("{name}_{shape}_{journaling:?}").to_lowercase();
+                let mut rig = Rig::up(&test, &name, &format!("{TABLE}; {sql}")).await;
+                rig.commit(0, changes(FIRST)).await;
+                rig.run(
+                    &trigger("return null;", "after insert or update or delete on t for each row")
+                        .replace("fire()", "late()"),
+                )
+                .await;
+                let before = rig.whole().await;
+                let error = rig.try_commit_with(1, changes(block), journaling).await.expect_err(&name);
+                assert_eq!(error.kind(), Kind::Transient, "{name}: {}", whole(&error));
+                assert_eq!(rig.whole().await, before, "{name}");
+                rig.try_commit_with(1, changes(block), journaling).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reference_that_comes_to_cascade_meanwhile_is_refused_before_it_does() {
+    let test = database("exact_meanwhile_cascades").await;
+    let sql = "create table p (id integer primary key); \
+               create table c (id integer primary key, p integer, constraint of_p foreign key (p) references p)";
+    let mut rig = Rig::up(&test, "cascades", sql).await;
+    rig.commit(0, changes("+p {\"id\": 1}\n+c {\"id\": 1, \"p\": 1}")).await;
+    rig.run("alter table c drop constraint of_p, add constraint of_p foreign key (p) references p on delete cascade").await;
+    let before = rig.whole().await;
+    let error = rig.try_commit(1, changes("-p {\"id\": 1}")).await.expect_err("it cascaded");
+    assert_eq!(error.kind(), Kind::Transient, "{}", whole(&error));
+    assert_eq!(rig.whole().await, before);
+    // Whoever takes over knows better.
+    let error = rig.try_commit(1, changes("-p {\"id\": 1}")).await.expect_err("it cascaded");
+    assert!(whole(&error).contains("of_p"), "{}", whole(&error));
+    assert_eq!(rig.whole().await, before);
 }

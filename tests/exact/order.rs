@@ -34,6 +34,24 @@ const CASES: &[Case] = &[
         ],
     },
     Case {
+        name: "guarded_by_a_trigger_with_an_error_of_its_own",
+        sql: "create table t (id integer primary key, x integer, y text); \
+              create function sums() returns trigger language plpgsql as $$ \
+                declare much boolean; begin \
+                execute format('select sum(x) > 10 from %I.t', tg_table_schema) into much; \
+                if much then raise 'too much' using errcode = 'P0099'; end if; return null; end $$; \
+              create trigger sums after insert or update on t for each row execute function sums()",
+        blocks: &[
+            r#"+t {"id": 1, "x": 9}
+               +t {"id": 2, "x": 1}"#,
+            r#"+t {"id": 1, "x": 0}
+               +t {"id": 2, "x": 8, "y": "y"}
+               +t {"id": 1, "x": 2}"#,
+            r#"+t {"id": 1, "x": 1}
+               +t {"id": 3, "x": 1}"#,
+        ],
+    },
+    Case {
         name: "handed_on_deferrably",
         sql: "create table names (id integer primary key, name text, note text, unique (name) deferrable)",
         blocks: &[ABC, HANDED_ON],

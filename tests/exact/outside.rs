@@ -174,3 +174,40 @@ async fn a_table_with_a_journal_that_has_come_to_be_refused_is_not_passed_over()
     }
     wrong.settle();
 }
+
+#[tokio::test]
+async fn a_table_of_the_schema_that_is_not_replicated_is_outside_as_well() {
+    let test = database("exact_outside_beside").await;
+    let mut wrong = Wrong::default();
+    for (name, action) in ACTIONS {
+        let mut rig = committed(&test, name, "").await;
+        let sql = format!(
+            "create table beside (who text, token integer, constraint liked foreign key (token) references t {action})"
+        );
+        let report = rig.migrate(&sql).await.unwrap();
+        let refused = &report.pipelines[0].refused;
+        match refused.get("t") {
+            Some(said) if said.contains("liked") && said.contains("drop constraint") => {}
+            said => wrong.0.push(format!("{name}: {said:?}")),
+        }
+        assert!(!refused.contains_key("good"), "{name}");
+    }
+    wrong.settle();
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_else_deleted_is_not_made_up_of_what_its_images_hold() {
+    let test = database("exact_outside_deleted").await;
+    let sql = "create table t (id integer primary key, x text, y text)";
+    for (name, by_hand) in [("all", "delete from t"), ("one", "delete from t where id = 2")] {
+        let mut rig = Rig::up(&test, name, sql).await;
+        rig.commit(0, changes("+t {\"id\": 1, \"x\": \"a\", \"y\": \"b\"}\n+t {\"id\": 2, \"y\": \"c\"}"))
+            .await;
+        rig.commit(1, changes("+t {\"id\": 1, \"x\": \"d\"}\n+t {\"id\": 2, \"x\": \"e\"}")).await;
+        rig.run(by_hand).await;
+        let before = rig.whole().await;
+        let error = rig.roll_back(0).await.expect_err("it was made up");
+        assert!(whole(&error).contains("table `t` would not be what it was"), "{name}: {}", whole(&error));
+        assert_eq!(rig.whole().await, before, "{name}");
+    }
+}

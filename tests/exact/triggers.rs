@@ -233,6 +233,13 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "fires",
     ),
     (
+        "writes_other_rows_of_its_table",
+        "create function fire() returns trigger language plpgsql as \
+           $$ begin update t set note = 'last' where id = new.id - 1; return null; end $$; \
+         create trigger fires after insert on t for each row execute function fire()",
+        "fires",
+    ),
+    (
         "moves_the_key_on_update",
         "create function fire() returns trigger language plpgsql as \
            $$ begin NEW . id = old.id; return new; end $$; \

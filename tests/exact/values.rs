@@ -214,6 +214,7 @@ async fn hexadecimal_digits_behind_0x_are_not_stored_as_letters() {
         ("t", "b", r#"{"id": 2, "b": "0XDEADBEEF"}"#),
         ("t", "b", r#"{"id": 2, "b": "0x"}"#),
         ("t", "bs", r#"{"id": 2, "bs": [null, "0xdeadbeef"]}"#),
+        ("t", "bs", r#"{"id": 2, "bs": "{NULL,0xdeadbeef}"}"#),
         ("t", "pair_of", r#"{"id": 2, "pair_of": {"a": "0xdeadbeef"}}"#),
         ("t", "h", r#"{"id": 2, "h": "0xdeadbeef"}"#),
         ("k", "b", r#"{"b": "0xdeadbeef", "x": "x"}"#),

@@ -1,7 +1,7 @@
 //! PostgreSQL's catalog as far as replication needs it: a schema's tables, their columns, types, keys and
 //! constraints.
 //!
-//! Reports facts. What follows from them, such as which tables cannot be journaled, is `apply`'s business.
+//! Reports facts. What follows from them, such as which tables cannot be journaled, is `table`'s business.
 
 mod queries;
 
@@ -49,6 +49,8 @@ pub struct Table {
     pub triggers: Vec<Trigger>,
     /// The table and its partitions.
     pub members: Vec<u32>,
+    /// All triggers of these, those of constraints among them.
+    pub trigger_oids: Vec<u32>,
     pub unlogged: bool,
     /// It has children by inheritance, or is one; partitions do not count.
     pub inherits: bool,
@@ -235,6 +237,7 @@ fn table(row: &Row, schema: &str) -> Table {
         referenced_by: Vec::new(),
         triggers: Vec::new(),
         members: row.get("members"),
+        trigger_oids: row.get("trigger_oids"),
         unlogged: row.get("unlogged"),
         inherits: row.get("inherits"),
         has_rules: row.get("has_rules"),

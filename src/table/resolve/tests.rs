@@ -52,6 +52,7 @@ fn target(name: &str, role: Role) -> Target {
         referenced_by: Vec::new(),
         triggers: Vec::new(),
         members: vec![1],
+        trigger_oids: Vec::new(),
         unlogged: false,
         inherits: false,
         has_rules: false,
