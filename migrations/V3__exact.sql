@@ -32,21 +32,30 @@ end
 $$;
 comment on function debshrew.rows_missing is 'Raises DS002: a trigger has kept rows out.';
 
-create function debshrew.trigger_appeared(of_table text) returns void
+-- Called when a statement is planned, and only then: it is declared immutable so that its call is replaced by its result. A
+-- plan is made anew when its table gets a trigger, or a foreign key on either side, which is a trigger as well.
+create function debshrew.has_only_triggers(of_table oid, known oid[]) returns boolean
 language plpgsql
+immutable
 set search_path = ''
 as $$
 begin
-  raise exception using
-    errcode = 'DS003',
-    message = 'the table has a trigger that it did not have',
-    table = of_table;
+  if exists (
+    select from pg_trigger g
+     where g.tgrelid in (select of_table union select p.relid from pg_partition_tree(of_table) p)
+       and g.tgenabled <> 'D' and g.oid <> all (known)
+  ) then
+    raise exception using
+      errcode = 'DS003',
+      message = format('table %s has a trigger or a foreign key that it did not have', of_table::regclass);
+  end if;
+  return true;
 end
 $$;
-comment on function debshrew.trigger_appeared is
-  'Raises DS003: a trigger was made since the writer looked at the tables.';
+comment on function debshrew.has_only_triggers is
+  'Raises DS003: a trigger or a foreign key was made since the writer looked at the tables.';
 
--- Now returns the row that it wrote, and does not move what its own transaction has moved: two blocks can never be
+-- Now returns the floor that it left, and does not move what its own transaction has moved: two blocks can never be
 -- committed together, whatever became of the COMMIT between them.
 drop function debshrew.advance(integer, bigint, integer, bytea, integer, bytea, integer, boolean);
 create function debshrew.advance(
@@ -58,12 +67,12 @@ create function debshrew.advance(
   to_hash bytea,
   with_changes integer,
   is_journaled boolean
-) returns debshrew.checkpoint
+) returns integer
 language plpgsql
 set search_path = ''
 as $$
 declare
-  moved debshrew.checkpoint;
+  floor integer;
 begin
   update debshrew.checkpoint c
      set height = to_height,
@@ -75,7 +84,7 @@ begin
      and c.height is not distinct from from_height
      and c.hash is not distinct from from_hash
      and c.xmin <> pg_current_xact_id()::xid
-  returning c.* into moved;
+  returning c.journal_floor into floor;
   if not found then
     raise exception using
       errcode = 'DS001',
@@ -83,8 +92,8 @@ begin
   end if;
   insert into debshrew.block (pipeline_id, height, hash, changes, journaled)
   values (of_pipeline, to_height, to_hash, with_changes, is_journaled);
-  return moved;
+  return floor;
 end
 $$;
 comment on function debshrew.advance is
-  'Compare-and-set of a checkpoint; raises DS001 when it is not where the caller believes.';
+  'Compare-and-set of a checkpoint, returns its journal_floor; raises DS001 when it is not where the caller believes.';

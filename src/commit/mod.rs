@@ -17,7 +17,7 @@
 //!    was lost can never join two blocks.
 //! 4. **Checked by the server, before COMMIT:** that every row that was to be put was (`debshrew.rows_missing`), and that
 //!    the table has no trigger or foreign key that it did not have when the tables were looked at
-//!    (`debshrew.trigger_appeared`), as what it changes would not be journaled. COMMIT is on its way by then, and only the
+//!    (`debshrew.has_only_triggers`), as what it changes would not be journaled. COMMIT is on its way by then, and only the
 //!    server can still hold it back.
 //! 5. **In the order of emission if need be:** statements go by table and column set. Where a constraint or a trigger
 //!    objects, the block is applied once more, a statement a change, before it is called wrong. A block that changes a row
@@ -113,7 +113,7 @@ const MAX_MESSAGE_BYTES: usize = (1 << 30) - (1 << 16);
 /// What `debshrew.rows_missing` raises.
 const ROWS_MISSING: &str = "DS002";
 
-/// What `debshrew.trigger_appeared` raises.
+/// What `debshrew.has_only_triggers` raises.
 const TRIGGER_APPEARED: &str = "DS003";
 
 fn at_column(column: &Option<String>) -> String {

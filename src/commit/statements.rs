@@ -94,24 +94,20 @@ impl<'a> Rows<'a> {
         format!(
             "select debshrew.rows_missing({}, n.expected, n.written) from (\n  \
                select pg_catalog.cardinality($1::pg_catalog.text[])::pg_catalog.int8 as expected, {written} as written\n\
-             ) n where n.expected operator(pg_catalog.<>) n.written\nunion all\n{}",
+             ) n where n.expected operator(pg_catalog.<>) n.written and {}",
             literal(&self.table().name),
             self.no_new_trigger()
         )
     }
 
-    /// Raises an error if the table has a trigger that it did not have when it was looked at. A foreign key has some as well,
-    /// on both sides. No row is the result.
+    /// Raises an error when the statement is planned and the table has a trigger that it did not have when it was looked at.
+    /// A foreign key has some as well, on both sides.
     fn no_new_trigger(&self) -> String {
-        let table = self.table();
-        let list = |oids: &[u32]| oids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let known: Vec<String> = self.table().trigger_oids.iter().map(u32::to_string).collect();
         format!(
-            "select debshrew.trigger_appeared({}) where exists (\n  \
-               select from pg_catalog.pg_trigger g where g.tgrelid = any ('{{{}}}'::pg_catalog.oid[])\n     \
-               and g.tgenabled <> 'D' and g.oid <> all ('{{{}}}'::pg_catalog.oid[])\n)",
-            literal(&table.name),
-            list(&table.members),
-            list(&table.trigger_oids),
+            "debshrew.has_only_triggers({}::pg_catalog.oid, '{{{}}}'::pg_catalog.oid[])",
+            self.table().oid,
+            known.join(",")
         )
     }
 
@@ -163,11 +159,13 @@ impl<'a> Rows<'a> {
         if self.journaled.is_empty() {
             // What is returned keeps rules out that would do something else for some rows only.
             let check = self.no_new_trigger();
-            return format!("-- commit::delete\nwith gone as (\n{delete}\nreturning 1\n)\n{check}");
+            return format!(
+                "-- commit::delete\nwith gone as (\n{delete}\nreturning 1\n)\nselect where {check}"
+            );
         }
         let held = || self.journaled.iter().map(|column| self.target.name(*column));
         format!(
-            "-- commit::delete\nwith gone as (\n{delete}\nreturning {}\n), images as (\n{}\n)\n{}",
+            "-- commit::delete\nwith gone as (\n{delete}\nreturning {}\n)\n{} where {}",
             join(held().map(|name| format!("t.{name}"))),
             self.journal_images(held(), "gone"),
             self.no_new_trigger(),

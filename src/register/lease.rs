@@ -116,7 +116,7 @@ impl Lease {
                 false => DbError::statement("move the checkpoint")(error).into(),
             }
         })?;
-        Checkpoint::read(&row)
+        Ok(Checkpoint { block: Some(step.to), floor: height(row.get(0))? })
     }
 
     /// The transaction of a move is committed.
@@ -177,7 +177,7 @@ impl Lease {
 }
 
 const ADVANCE: &str = "-- register::lease::advance\n\
-    select height, hash, journal_floor from debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8)";
+    select debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8)";
 
 /// Becomes the pipeline's writer. Waits for one that is committing now.
 async fn take_epoch(client: &Client, pipeline: i32) -> Result<(i64, Checkpoint), RegisterError> {

@@ -9,7 +9,8 @@ use crate::db::catalog::{Column, ColumnId, Shape, Table};
 use crate::db::quote;
 
 /// Journal columns that hold no value of the table's.
-const JOURNAL_COLUMNS: [&str; 5] = ["undo_height", "undo_existed", "undo_held", "undo_present", "undo_whole"];
+const JOURNAL_COLUMNS: [&str; 6] =
+    ["undo_height", "undo_existed", "undo_held", "undo_present", "undo_whole", "undo_at"];
 /// More of them: arrays of keys, numbered from 1 on.
 pub const PACKED_COLUMN: &str = "undo_absent_";
 

@@ -15,6 +15,8 @@ use crate::table::{TableId, Tables, Target, join};
 /// A table with images, and how its columns are to be looked for.
 pub(super) struct Journaled<'a> {
     pub(super) target: &'a Target,
+    /// No other table references it, so that rows can be taken out whenever others are put back.
+    pub(super) childless: bool,
     /// Columns that every image of a row that existed holds.
     pub(super) always: Vec<ColumnId>,
     /// The others: in groups that the same images hold, each with a bit of `undo_held` that tells which.
@@ -42,14 +44,17 @@ pub(super) async fn above<'a>(
         let place = usize::try_from(row.get::<_, i32>("place")).unwrap_or_default();
         held.entry(ids[place]).or_default().extend(row.get::<_, Option<Vec<u8>>>("undo_held"));
     }
-    let journaled = |id: &TableId| held.get(id).map(|held| Journaled::new(tables.get(*id), held));
+    let journaled = |id: &TableId| {
+        let target = tables.get(*id);
+        held.get(id).map(|held| Journaled::new(target, is_childless(target, tables), held))
+    };
     let families = tables.parents_first().map(|family| family.iter().filter_map(journaled).collect());
     Ok(families.filter(|family: &Vec<Journaled<'_>>| !family.is_empty()).collect())
 }
 
 impl<'a> Journaled<'a> {
     /// `held`: the different values of `undo_held` in its images, but for null.
-    fn new(target: &'a Target, held: &[Vec<u8>]) -> Journaled<'a> {
+    fn new(target: &'a Target, childless: bool, held: &[Vec<u8>]) -> Journaled<'a> {
         let mut always = Vec::new();
         let mut groups: BTreeMap<Vec<bool>, (u16, Vec<ColumnId>)> = BTreeMap::new();
         for column in target.table.stored() {
@@ -61,22 +66,31 @@ impl<'a> Journaled<'a> {
                 groups.entry(by).or_insert_with(|| (slot, Vec::new())).1.push(column);
             }
         }
-        Journaled { target, always, groups: groups.into_values().collect() }
+        Journaled { target, childless, always, groups: groups.into_values().collect() }
     }
 
     fn names(&self, columns: &[ColumnId]) -> String {
         columns.iter().map(|column| format!(", {}", self.target.name(*column))).collect()
     }
 
-    /// Each row's oldest image above `$1`: what the row was at that height, as far as that image holds it. A row that a
-    /// block deleted and made again has an image from before and was absent in between.
+    /// Each row's oldest image above `$1`: its key, `undo_existed`, and what the row was at that height, as far as that image
+    /// holds it. A row that a block deleted and made again has an image from before and was absent in between.
     pub(super) fn oldest(&self) -> String {
+        self.oldest_with(&self.beside_key())
+    }
+
+    /// The same with the keys alone.
+    pub(super) fn oldest_keys(&self) -> String {
+        self.oldest_with(&[])
+    }
+
+    fn oldest_with(&self, columns: &[ColumnId]) -> String {
         let key = self.target.key_names();
-        let columns = self.names(&self.beside_key());
         format!(
-            "select distinct on ({key}) {key}, undo_existed{columns} from (\n  {}\n) held \
+            "select distinct on ({key}) {key}, undo_existed{} from (\n  {}\n) held \
              order by {key}, undo_height, undo_existed desc",
-            self.held()
+            self.names(columns),
+            self.held(columns)
         )
     }
 
@@ -85,10 +99,10 @@ impl<'a> Journaled<'a> {
         self.always.iter().filter(|column| !self.target.table.key.contains(column)).copied().collect()
     }
 
-    /// All images above `$1`, a row each.
-    fn held(&self) -> String {
+    /// All images above `$1`, a row each, with their keys and these columns.
+    fn held(&self, columns: &[ColumnId]) -> String {
         let target = self.target;
-        let columns: Vec<ColumnId> = target.table.key.iter().copied().chain(self.beside_key()).collect();
+        let columns: Vec<ColumnId> = target.table.key.iter().chain(columns).copied().collect();
         let rows = format!(
             "select undo_height, undo_existed, {} from {} where undo_height > $1::pg_catalog.int4",
             join(columns.iter().map(|column| target.name(*column))),
@@ -110,15 +124,17 @@ impl<'a> Journaled<'a> {
         )
     }
 
-    /// Each row that has an image above `$1`, with every column as it was: its key, `undo_existed`, `undo_present` (whether it
-    /// is there now) and the others.
-    pub(super) fn former(&self) -> String {
+    /// Each of the rows of `oldest` that existed, with every column as it was: its key, `undo_present` (whether it is there
+    /// now), `undo_at` (where, if one place is enough to say it), `undo_whole` (whether all of it is known) and the others.
+    pub(super) fn former(&self, oldest: &str) -> String {
         let target = self.target;
         let name = |column: &ColumnId| target.name(*column);
         let mut columns: Vec<String> =
             target.table.key.iter().map(|column| format!("f.{}", name(column))).collect();
-        columns.push("f.undo_existed".into());
         columns.push("t.tableoid is not null as undo_present".into());
+        if !target.table.partitioned {
+            columns.push("t.ctid as undo_at".into());
+        }
         // What no image holds is in the row itself; if that is gone, somebody else has deleted it.
         let held = (0..self.groups.len()).map(|number| format!("k{number}.undo_held is not null"));
         let held = held.collect::<Vec<_>>().join(" and ");
@@ -141,9 +157,8 @@ impl<'a> Journaled<'a> {
             }));
         }
         format!(
-            "select {}\n  from ({}) f{joins}\n  left join {} t on {}",
+            "select {}\n  from (select * from {oldest} where undo_existed) f{joins}\n  left join {} t on {}",
             columns.join(", "),
-            self.oldest(),
             target.table.sql(),
             target.lookup(|place| format!("f.{}", name(&target.table.key[place]))),
         )
@@ -170,6 +185,11 @@ impl<'a> Journaled<'a> {
         });
         parts.collect::<Vec<_>>().join(" and ")
     }
+}
+
+fn is_childless(target: &Target, tables: &Tables) -> bool {
+    let others = tables.all().iter().filter(|other| other.table.oid != target.table.oid);
+    others.flat_map(|other| &other.table.foreign_keys).all(|key| key.references != target.table.oid)
 }
 
 fn is_set(bits: &[u8], slot: u16) -> bool {

@@ -1,6 +1,8 @@
 //! A rollback: set-based, a few statements a table, in one transaction, which proves what it did before it commits.
 
+use futures_util::TryFutureExt;
 use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
 
 use super::UndoError;
 use super::guard::Guard;
@@ -68,23 +70,31 @@ async fn transact(
         Some(height) => Some(committed(client, pipeline, height).await?),
         None => None,
     };
-    let checkpoint = lease.move_back(MoveBack { from, to }).await?;
+    let checkpoint = step(lease.move_back(MoveBack { from, to })).await?;
     execute(client, "set constraints all deferred", "defer constraints").await?;
     // Height 0 may be undone too.
     let above = to.map_or(-1, |to| to.height.to_sql());
-    let families = images::above(client, tables, above).await?;
-    let guard = Guard::begin(client, tables, &families).await?;
+    let families = step(images::above(client, tables, above)).await?;
+    let guard = step(Guard::begin(client, tables, &families)).await?;
     let rows = restore(client, &families, above).await?;
-    guard.end(client).await?;
+    step(guard.end(client)).await?;
     let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
         from.height.blocks_above(to.height)
     });
     let done = RolledBack { from, to, depth, rows };
-    record_rollback(client, pipeline, &done, cause).await?;
+    step(record_rollback(client, pipeline, &done, cause)).await?;
     crash_point("before-rollback-commit");
     execute(client, "commit", "commit a rollback").await?;
     crash_point("after-rollback-commit");
     Ok((checkpoint, done))
+}
+
+/// A part of a rollback, before and after which a test may end the process.
+async fn step<T, E: Into<UndoError>>(part: impl Future<Output = Result<T, E>>) -> Result<T, UndoError> {
+    crash_point("before-rollback-statement");
+    let done = part.await.map_err(Into::into)?;
+    crash_point("after-rollback-statement");
+    Ok(done)
 }
 
 fn nothing_above(pipeline: &Registered, to: Option<Height>) -> UndoError {
@@ -124,10 +134,9 @@ async fn restore(client: &Client, families: &[Vec<Journaled<'_>>], above: i32) -
         }
     }
     for table in families.iter().flatten() {
-        crash_point("before-rollback-statement");
-        let forgotten = client.execute(&table.forget(), &[&above]).await;
-        forgotten.map_err(|source| refused(std::slice::from_ref(table), source))?;
-        crash_point("after-rollback-statement");
+        let (sql, parameters): (_, [&(dyn ToSql + Sync); 1]) = (table.forget(), [&above]);
+        let forgotten = client.execute(&sql, &parameters);
+        step(forgotten.map_err(|source| refused(std::slice::from_ref(table), source))).await?;
     }
     Ok(rows)
 }
@@ -135,9 +144,9 @@ async fn restore(client: &Client, families: &[Vec<Journaled<'_>>], above: i32) -
 /// Runs a statement that says how many rows it was to restore and how many came out right. Returns how many were put back
 /// or removed.
 async fn prove(client: &Client, family: &[Journaled<'_>], sql: &str, above: i32) -> Result<u64, UndoError> {
-    crash_point("before-rollback-statement");
-    let row = client.query_one(sql, &[&above]).await.map_err(|source| refused(family, source))?;
-    crash_point("after-rollback-statement");
+    let parameters: [&(dyn ToSql + Sync); 1] = [&above];
+    let row = client.query_one(sql, &parameters);
+    let row = step(row.map_err(|source| refused(family, source))).await?;
     let (expected, restored): (i64, i64) = (row.get("expected"), row.get("restored"));
     if expected != restored {
         return Err(UndoError::Unproven { table: names(family), expected, restored });

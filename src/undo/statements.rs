@@ -24,10 +24,11 @@ pub(super) fn put_back(family: &[Journaled<'_>]) -> String {
     all("put_back", family.iter().enumerate().map(part))
 }
 
-/// Deletes the rows that did not exist; of tables that are made afresh, they are gone already.
+/// Deletes the rows that did not exist, where they are not gone already.
 pub(super) fn remove(family: &[Journaled<'_>]) -> Option<String> {
-    let in_place = |(_, table): &(usize, &Journaled<'_>)| table.target.restore == Restore::InPlace;
-    let mut parts = family.iter().enumerate().filter(in_place).peekable();
+    let left =
+        |(_, table): &(usize, &Journaled<'_>)| table.target.restore == Restore::InPlace && !table.childless;
+    let mut parts = family.iter().enumerate().filter(left).peekable();
     parts.peek()?;
     Some(all("remove", parts.map(|(number, table)| table.removed(number))))
 }
@@ -46,6 +47,9 @@ fn all(name: &str, parts: impl Iterator<Item = Part>) -> String {
     )
 }
 
+/// Of the rows of `f`, those that did not exist.
+const CREATED: &str = "not f.undo_existed";
+
 fn count(from: &str) -> String {
     format!("(select pg_catalog.count(*) from {from})")
 }
@@ -59,9 +63,19 @@ impl Journaled<'_> {
         join(self.target.table.stored().map(|column| format!("{of}.{}", self.name(column))))
     }
 
-    /// Finds the row of `o` in the table.
-    fn lookup(&self, o: &str) -> String {
-        self.target.lookup(|place| format!("{o}.{}", self.name(self.target.table.key[place])))
+    /// Finds the row of `from` in the table.
+    fn find(&self, from: &str) -> String {
+        self.target.lookup(|place| format!("{from}.{}", self.name(self.target.table.key[place])))
+    }
+
+    /// The rows of two names have the same key.
+    fn same_keys(&self, one: &str, other: &str) -> String {
+        let same = self.target.table.key.iter().map(|column| {
+            let equals = self.target.table.column(*column).equals.as_deref();
+            let name = self.name(*column);
+            format!("{one}.{name} {} {other}.{name}", equals.unwrap_or("operator(pg_catalog.=)"))
+        });
+        same.collect::<Vec<_>>().join(" and ")
     }
 
     /// Whether a row of the table and one of `o` are the same, bit by bit. Domains are compared as what they are over.
@@ -76,28 +90,82 @@ impl Journaled<'_> {
     /// How many of the rows that were inserted are what they were.
     fn count_made(&self, number: usize) -> String {
         let (made, o) = (format!("made{number}"), format!("o{number}"));
-        let same = self.target.table.key.iter().map(|column| {
-            let equals = self.target.table.column(*column).equals.as_deref();
-            let name = self.name(*column);
-            format!("{made}.{name} {} {o}.{name}", equals.unwrap_or("operator(pg_catalog.=)"))
-        });
-        let same = same.collect::<Vec<_>>().join(" and ");
+        let same = self.same_keys(&made, &o);
         count(&format!("{made} join {o} on {same} where {}", self.identical(&made, &o)))
+    }
+
+    /// The images of all rows, and of those that existed what they were.
+    fn images(&self, number: usize) -> String {
+        let f = format!("f{number}");
+        format!(
+            "{f} as materialized (\n{}\n), o{number} as materialized (\n{}\n)",
+            self.oldest(),
+            self.former(&f)
+        )
     }
 
     fn insert(&self, o: &str, only: &str) -> String {
         let columns = join(self.target.table.stored().map(|column| self.name(column)));
         format!(
-            "insert into {} ({columns}) overriding system value\n  select {} from {o} where {o}.undo_existed and {o}.undo_whole and {only}\n  \
+            "insert into {} ({columns}) overriding system value\n  select {} from {o} where {o}.undo_whole and {only}\n  \
              returning {columns}",
             self.target.table.sql(),
             self.stored(o),
         )
     }
 
-    /// Overwrites rows that existed where they are, and inserts those that are gone.
+    /// Deletes those rows of `f` that are `only`.
+    fn gone(&self, number: usize, only: &str) -> String {
+        let keys = self.target.table.key.iter().map(|column| format!("t.{}", self.name(*column)));
+        format!(
+            "gone{number} as (\n  delete from {} t using f{number} f where {only} and {}\n  returning {}, f.undo_existed\n)",
+            self.target.table.sql(),
+            self.find("f"),
+            join(keys),
+        )
+    }
+
+    /// How many of those rows are there all the same.
+    fn left(&self, number: usize, only: &str) -> String {
+        let same = self.same_keys(&format!("gone{number}"), "f");
+        count(&format!(
+            "f{number} f join {} t on {} where {only} and not exists (select from gone{number} where {same})",
+            self.target.table.sql(),
+            self.find("f"),
+        ))
+    }
+
+    /// Overwrites rows that existed where they are, and inserts those that are gone. Rows that did not exist are deleted, if
+    /// no other table may still reference them.
     fn overwritten(&self, number: usize) -> Part {
-        let (table, o) = (&self.target.table, format!("o{number}"));
+        let o = format!("o{number}");
+        let mut ctes = format!(
+            "{}, changed{number} as (\n  {}\n), made{number} as (\n  {}\n)",
+            self.images(number),
+            self.change(&o),
+            self.insert(&o, &format!("not {o}.undo_present")),
+        );
+        let mut part = Part {
+            ctes: String::new(),
+            expected: count(&o),
+            restored: format!(
+                "{} + {}",
+                count(&format!("changed{number} where same")),
+                self.count_made(number)
+            ),
+            rows: count(&o),
+        };
+        if self.childless {
+            ctes.push_str(&format!(", {}", self.gone(number, CREATED)));
+            part.rows.push_str(&format!(" + {}", count(&format!("gone{number}"))));
+            // After the delete.
+            part.restored.push_str(&format!(" - {}", self.left(number, CREATED)));
+        }
+        Part { ctes, ..part }
+    }
+
+    fn change(&self, o: &str) -> String {
+        let table = &self.target.table;
         let set: Vec<String> = table
             .stored()
             .filter(|column| match table.key.iter().position(|key| key == column) {
@@ -107,67 +175,51 @@ impl Journaled<'_> {
             })
             .map(|column| format!("{0} = {o}.{0}", self.name(column)))
             .collect();
-        let changed = match set.is_empty() {
-            true => format!("select true as same from {o} where undo_existed and undo_present"),
-            false => format!(
-                "update {} t set {}\n    from {o}\n   where {o}.undo_existed and {o}.undo_present and {}\n  \
-                 returning {} as same",
-                table.sql(),
-                set.join(", "),
-                self.lookup(&o),
-                self.identical("t", &o)
-            ),
-        };
-        let ctes = format!(
-            "{o} as materialized (\n{}\n), changed{number} as (\n  {changed}\n), made{number} as (\n  {}\n)",
-            self.former(),
-            self.insert(&o, &format!("not {o}.undo_present")),
-        );
-        let changed = count(&format!("changed{number} where same"));
-        Part {
-            ctes,
-            expected: count(&format!("{o} where undo_existed")),
-            restored: format!("{changed} + {}", self.count_made(number)),
-            rows: count(&format!("{o} where undo_existed")),
+        if set.is_empty() {
+            return format!("select true as same from {o} where undo_present");
         }
+        // Where it was found: nobody else can have written it meanwhile.
+        let found = match table.partitioned {
+            true => self.find(o),
+            false => format!("t.ctid operator(pg_catalog.=) {o}.undo_at"),
+        };
+        format!(
+            "update {} t set {}\n    from {o}\n   where {o}.undo_present and {found}\n  returning {} as same",
+            table.sql(),
+            set.join(", "),
+            self.identical("t", o)
+        )
     }
 
     /// Takes all rows out that were changed, and inserts those that existed again: no two ever hold the same unique value.
     fn made_afresh(&self, number: usize) -> Part {
-        let (o, gone) = (format!("o{number}"), format!("gone{number}"));
+        let o = format!("o{number}");
+        let gone = count(&format!("gone{number}"));
         let ctes = format!(
-            "{o} as materialized (\n{}\n), {gone} as (\n  delete from {} t using {o} where {o}.undo_present and {} \
-             returning 1\n), made{number} as (\n  {}\n)",
-            self.former(),
-            self.target.table.sql(),
-            self.lookup(&o),
+            "{}, {}, made{number} as (\n  {}\n)",
+            self.images(number),
+            self.gone(number, "true"),
             // Not before all are out.
-            self.insert(&o, &format!("{} >= 0", count(&gone))),
+            self.insert(&o, &format!("{gone} >= 0")),
         );
-        let (existed, present) =
-            (count(&format!("{o} where undo_existed")), count(&format!("{o} where undo_present")));
         Part {
             ctes,
-            expected: format!("{existed} + {present}"),
-            restored: format!("{} + {}", self.count_made(number), count(&gone)),
-            rows: count(&format!("{o} where undo_existed or undo_present")),
+            expected: count(&o),
+            restored: format!("{} - {}", self.count_made(number), self.left(number, "true")),
+            rows: format!("{} + {}", count(&o), count(&format!("gone{number} where not undo_existed"))),
         }
     }
 
-    /// Deletes the rows that did not exist.
+    /// Deletes the rows that did not exist, once those that referenced them have let go.
     fn removed(&self, number: usize) -> Part {
-        let (table, o, gone) = (self.target.table.sql(), format!("o{number}"), format!("gone{number}"));
-        let lookup = self.lookup(&o);
-        let ctes = format!(
-            "{o} as materialized (\n  select * from (\n{}\n  ) f where not undo_existed\n), {gone} as (\n  \
-             delete from {table} t using {o} where {lookup} returning 1\n)",
-            self.oldest(),
-        );
+        let ctes =
+            format!("f{number} as materialized (\n{}\n), {}", self.oldest_keys(), self.gone(number, CREATED));
+        let gone = count(&format!("gone{number}"));
         Part {
             ctes,
-            expected: count(&format!("{o} join {table} t on {lookup}")),
-            restored: count(&gone),
-            rows: count(&gone),
+            expected: gone.clone(),
+            restored: format!("{gone} - {}", self.left(number, CREATED)),
+            rows: gone,
         }
     }
 

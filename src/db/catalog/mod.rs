@@ -51,6 +51,7 @@ pub struct Table {
     pub members: Vec<u32>,
     /// All triggers of these, those of constraints among them.
     pub trigger_oids: Vec<u32>,
+    pub partitioned: bool,
     pub unlogged: bool,
     /// It has children by inheritance, or is one; partitions do not count.
     pub inherits: bool,
@@ -238,6 +239,7 @@ fn table(row: &Row, schema: &str) -> Table {
         triggers: Vec::new(),
         members: row.get("members"),
         trigger_oids: row.get("trigger_oids"),
+        partitioned: row.get("partitioned"),
         unlogged: row.get("unlogged"),
         inherits: row.get("inherits"),
         has_rules: row.get("has_rules"),

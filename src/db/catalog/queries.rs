@@ -2,7 +2,7 @@
 
 pub(super) const RELATIONS: &str = "\
 -- db::catalog::relations
-select c.oid, c.relname::text as name, p.members,
+select c.oid, c.relname::text as name, c.relkind = 'p' as partitioned, p.members,
        array(select g.oid from pg_trigger g where g.tgrelid = any(p.members) and g.tgenabled <> 'D') as trigger_oids,
        exists (select from pg_class m where m.oid = any(p.members) and m.relpersistence = 'u') as unlogged,
        (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))

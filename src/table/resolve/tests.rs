@@ -53,6 +53,7 @@ fn target(name: &str, role: Role) -> Target {
         triggers: Vec::new(),
         members: vec![1],
         trigger_oids: Vec::new(),
+        partitioned: false,
         unlogged: false,
         inherits: false,
         has_rules: false,
