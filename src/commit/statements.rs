@@ -173,20 +173,21 @@ impl<'a> Rows<'a> {
     }
 
     /// Inserts the rows, or sets the columns that are bound in those that exist. PostgreSQL checks
-    /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal.
+    /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal. There is no trigger that
+    /// could keep a row out.
     fn upsert(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|column| self.target.name(*column)).collect();
         let values = names[self.table().key.len()..].iter();
         format!(
-            "-- commit::upsert\nwith put as (\n  insert into {} ({}) overriding system value\n  select {} from {}\n  \
-             on conflict ({}) do update set {}\n  returning 1\n)\n{}",
+            "-- commit::upsert\ninsert into {} ({}) overriding system value\nselect {} from {}\n where {}\n\
+             on conflict ({}) do update set {}",
             self.table().sql(),
             names.join(", "),
             join((0..self.columns.len()).map(|index| format!("v.c{index}"))),
             self.from(),
+            self.no_new_trigger(),
             self.target.key_names(),
             join(values.map(|name| format!("{name} = excluded.{name}"))),
-            self.all_written("(select pg_catalog.count(*) from put)"),
         )
     }
 
@@ -215,10 +216,7 @@ impl<'a> Rows<'a> {
             join((0..self.columns.len()).map(|index| format!("c{index}"))),
             join((0..).zip(&table.key).map(|(place, column)| format!("{} as c{place}", name(column)))),
             self.journal(wide),
-            self.all_written(&format!(
-                "(select pg_catalog.count(*) from changed where kept) + {}",
-                self.count_made()
-            )),
+            self.all_written(&format!("{} + {}", self.count_changed(), self.count_made())),
         )
     }
 
@@ -241,7 +239,7 @@ impl<'a> Rows<'a> {
         format!(", images as (\n  {images}\n){absent}")
     }
 
-    /// Updates what exists; `kept` says whether the row still has its key.
+    /// Updates what exists; where triggers fire, `kept` says whether the row still has its key.
     fn change(&self) -> String {
         let keys = self.table().key.len();
         let given = (0..).zip(&self.columns).skip(keys);
@@ -259,11 +257,15 @@ impl<'a> Rows<'a> {
             return "select true as kept from v where existed".to_owned();
         }
         let kept = match self.target.has_triggers() {
-            true => self.target.matches(|place, column, equals| format!("{column} {equals} v.c{place}")),
-            false => "true".to_owned(),
+            true => {
+                let same =
+                    self.target.matches(|place, column, equals| format!("{column} {equals} v.c{place}"));
+                format!("{same} as kept")
+            }
+            false => "1".to_owned(),
         };
         format!(
-            "update {} t set {}\n    from v\n   where v.existed and {}\n  returning {kept} as kept",
+            "update {} t set {}\n    from v\n   where v.existed and {}\n  returning {kept}",
             self.table().sql(),
             sets.join(", "),
             self.same_key()
@@ -275,6 +277,13 @@ impl<'a> Rows<'a> {
         let target = self.target;
         let own = |place: &usize| !target.table.column(target.table.key[*place]).identity_always;
         (0..target.table.key.len()).filter(|place| target.is_compared(*place)).filter(own)
+    }
+
+    fn count_changed(&self) -> &'static str {
+        match self.target.has_triggers() {
+            true => "(select pg_catalog.count(*) from changed where kept)",
+            false => "(select pg_catalog.count(*) from changed)",
+        }
     }
 
     /// How many rows were made under the key that was bound.
