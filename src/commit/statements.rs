@@ -174,20 +174,20 @@ impl<'a> Rows<'a> {
 
     /// Inserts the rows, or sets the columns that are bound in those that exist. PostgreSQL checks
     /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal. There is no trigger that
-    /// could keep a row out.
+    /// could keep a row out; inside `with`, and with something returned, a rule that would is an error.
     fn upsert(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|column| self.target.name(*column)).collect();
         let values = names[self.table().key.len()..].iter();
         format!(
-            "-- commit::upsert\ninsert into {} ({}) overriding system value\nselect {} from {}\n where {}\n\
-             on conflict ({}) do update set {}",
+            "-- commit::upsert\nwith put as (\n  insert into {} ({}) overriding system value\n  select {} from {}\n  \
+             on conflict ({}) do update set {}\n  returning 1\n)\nselect where {}",
             self.table().sql(),
             names.join(", "),
             join((0..self.columns.len()).map(|index| format!("v.c{index}"))),
             self.from(),
-            self.no_new_trigger(),
             self.target.key_names(),
             join(values.map(|name| format!("{name} = excluded.{name}"))),
+            self.no_new_trigger(),
         )
     }
 

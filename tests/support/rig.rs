@@ -166,10 +166,22 @@ impl Rig {
 
     pub async fn try_writer(&mut self) -> Result<&mut Writer, PipelineError> {
         if self.writer.is_none() {
-            let writer = Writer::try_take_over(&self.db, &self.name).await?;
-            self.writer = Some(writer.expect("nobody else has the lock"));
+            let writer = Writer::try_take_over(&self.db, &self.name).await;
+            if writer.is_err() {
+                self.unlocked().await;
+            }
+            self.writer = Some(writer?.expect("nobody else has the lock"));
         }
         Ok(self.writer.as_mut().unwrap())
+    }
+
+    /// Waits until no session holds a lock of debshrew's: one that was given up may need a moment to end.
+    async fn unlocked(&self) {
+        let sql = "select count(*) from pg_locks where locktype = 'advisory' and database = \
+                   (select oid from pg_database where datname = current_database())";
+        while self.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub async fn writer(&mut self) -> &mut Writer {
