@@ -32,11 +32,10 @@ end
 $$;
 comment on function debshrew.rows_missing is 'Raises DS002: a trigger has kept rows out.';
 
--- Called when a statement is planned, and only then: it is declared immutable so that its call is replaced by its result. A
--- plan is made anew when its table gets a trigger, or a foreign key on either side, which is a trigger as well.
-create function debshrew.has_only_triggers(of_table oid, known oid[]) returns boolean
+-- Volatile, so that it sees what was committed while the statement that asks waited for the table's lock.
+create function debshrew.refuse_new_triggers(of_table oid, known oid[]) returns boolean
 language plpgsql
-immutable
+volatile
 set search_path = ''
 as $$
 begin
@@ -52,8 +51,22 @@ begin
   return true;
 end
 $$;
-comment on function debshrew.has_only_triggers is
+comment on function debshrew.refuse_new_triggers is
   'Raises DS003: a trigger or a foreign key was made since the writer looked at the tables.';
+
+-- Called when a statement is planned, and only then: it is declared immutable so that its call is replaced by its result. A
+-- plan is made anew when its table gets a trigger, or a foreign key on either side, which is a trigger as well.
+create function debshrew.has_only_triggers(of_table oid, known oid[]) returns boolean
+language plpgsql
+immutable
+set search_path = ''
+as $$
+begin
+  return debshrew.refuse_new_triggers(of_table, known);
+end
+$$;
+comment on function debshrew.has_only_triggers is
+  'What debshrew.refuse_new_triggers says, asked when a statement is planned.';
 
 -- Now returns the floor that it left, and does not move what its own transaction has moved: two blocks can never be
 -- committed together, whatever became of the COMMIT between them.

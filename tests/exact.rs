@@ -14,6 +14,7 @@ mod parents;
 mod plain;
 mod publication;
 mod random;
+mod review;
 mod schemas;
 mod triggers;
 mod values;

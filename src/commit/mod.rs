@@ -38,6 +38,8 @@ mod writer;
 
 pub use writer::Writer;
 
+use tokio_postgres::error::SqlState;
+
 use crate::block::BlockRef;
 use crate::db::{DbError, kind_of};
 use crate::failure::Kind;
@@ -150,24 +152,27 @@ impl CommitError {
         }
     }
 
-    /// Whether it is about what the block does, and not about the connection or another writer.
-    fn is_about_rows(&self) -> bool {
-        self.depends_on_order() || matches!(self, CommitError::TriggerAppeared { .. })
-    }
-
-    /// Whether the same changes may be fine in the order in which they were emitted: a constraint or a trigger objects to
-    /// what another change of the block would have put right before. A trigger may object with any error.
-    fn depends_on_order(&self) -> bool {
-        match self {
-            CommitError::RowsMissing { .. } => true,
+    /// Whether the same changes may be fine in another order: a constraint or a trigger objects to what another change of
+    /// the block would have put right before. A trigger may object with any error. In sets only references come right,
+    /// since referenced tables go first there; what a trigger says of single changes stands.
+    fn may_pass(&self, order: plan::Order) -> bool {
+        let code = match self {
+            CommitError::RowsMissing { .. } => return order == plan::Order::Emission,
             CommitError::Statement { source, .. } | CommitError::Transaction { source, .. } => {
-                source.code().is_some() && kind_of(source) == Kind::Permanent
+                if kind_of(source) == Kind::Transient {
+                    return false;
+                }
+                source.code()
             }
             CommitError::Db(_)
             | CommitError::Register(_)
             | CommitError::TooLarge { .. }
             | CommitError::TriggerAppeared { .. }
-            | CommitError::Disconnected { .. } => false,
+            | CommitError::Disconnected { .. } => return false,
+        };
+        match order {
+            plan::Order::Emission => code.is_some(),
+            plan::Order::Sets => code == Some(&SqlState::FOREIGN_KEY_VIOLATION),
         }
     }
 }

@@ -71,6 +71,15 @@ pub(super) enum Order {
     Emission,
 }
 
+impl Order {
+    pub(super) fn other(self) -> Order {
+        match self {
+            Order::Sets => Order::Emission,
+            Order::Emission => Order::Sets,
+        }
+    }
+}
+
 /// The most bytes of values that one statement is sent with, a single row's aside.
 const MAX_STATEMENT_BYTES: usize = 128 << 20;
 

@@ -30,6 +30,8 @@ impl Shape {
         self.images == Images::None
             && target.has_arbiter()
             && target.is_order_free()
+            // Such a statement's plan does not know the partitions, nor what triggers they get.
+            && !target.table.partitioned
             && !self.values.is_empty()
             && target.values().eq(self.values.iter().copied())
     }

@@ -99,11 +99,34 @@ impl Sent<'_> {
         self.parts.unsent.is_some()
     }
 
-    /// Waits until nothing of it is on its way any more, whatever came of it: a block before it has failed.
-    pub(super) async fn abandon(self) -> Option<Prepared> {
+    /// Waits for the replies.
+    pub(super) async fn replies(self) -> Replied {
         let Sent { block, parts } = self;
-        let _ = parts.finish().await;
-        Arc::into_inner(block)
+        let result = parts.finish().await;
+        Replied { block, result }
+    }
+
+    /// Takes replies that have come, in their order; says whether all have. The driver reads on only while somebody takes the
+    /// replies of the first request that is not answered in full.
+    pub(super) async fn take_replies(&mut self) -> bool {
+        for (_, request) in &mut self.parts.waiting {
+            if !matches!(request, MaybeDone::Done(_)) && poll!(&mut *request).is_pending() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A block whose replies have come.
+pub(super) struct Replied {
+    pub(super) block: Arc<Prepared>,
+    result: Result<Option<Checkpoint>, Failed>,
+}
+
+impl Replied {
+    pub(super) fn is_committed(&self) -> bool {
+        self.result.is_ok()
     }
 }
 
@@ -182,10 +205,10 @@ impl<'a> Sender<'a> {
         Sent { block, parts }
     }
 
-    /// Waits for the replies. Returns the checkpoint that there is now.
-    pub(super) async fn finish(self, sent: Sent<'a>) -> (Arc<Prepared>, Result<Checkpoint, CommitError>) {
-        let Sent { block, parts } = sent;
-        let result = match parts.finish().await {
+    /// The checkpoint that there is now, or why the block failed. Nothing else may be on its way: what failed is looked into.
+    pub(super) async fn outcome(self, replied: Replied) -> (Arc<Prepared>, Result<Checkpoint, CommitError>) {
+        let Replied { block, result } = replied;
+        let result = match result {
             Ok(checkpoint) => self.moved(checkpoint),
             Err((part, source)) => Err(self.give_up(&block, part, source).await),
         };

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures_util::pending;
 use tokio_postgres::Client;
 
 use super::plan::{Order, first_order};
@@ -81,16 +82,18 @@ impl Writer {
             lease.moved(checkpoint);
             let Err(stopped) = done else { return Ok(()) };
             let Stopped { at, order, error, block, behind } = *stopped;
+            let tried = objection.as_ref().is_some_and(|(tried, _)| *tried == at);
             match block {
-                Some(block) if order == Order::Sets && error.depends_on_order() => {
-                    tracing::debug!(height = %at.height, "applying the block in the order of emission");
+                Some(block) if !tried && error.may_pass(order.other()) => {
+                    let other = order.other();
+                    tracing::debug!(height = %at.height, ?other, "applying the block in another order");
                     let behind = behind.into_iter().map(queued);
-                    again = [(block, Order::Emission)].into_iter().chain(behind).chain(again).collect();
+                    again = [(block, other)].into_iter().chain(behind).chain(again).collect();
                     objection = Some((at, error));
                 }
-                // Of both the first says more: it is about all rows of a statement.
+                // Of both the first says more.
                 _ => {
-                    let first = objection.filter(|(tried, _)| *tried == at && error.is_about_rows());
+                    let first = objection.filter(|_| tried && error.may_pass(Order::Emission));
                     return Err(first.unwrap_or((at, error)));
                 }
             }
@@ -121,7 +124,7 @@ impl Way<'_> {
                 }
             }
             let at = block.at;
-            match self.sender.prepare(from, block, order, statements).await {
+            match self.prepare(from, block, order, statements).await {
                 Ok(prepared) if prepared.is_alone() => self.send_alone(prepared, statements, arrived).await?,
                 Ok(prepared) => self.send(prepared, arrived).await?,
                 Err((block, error)) => {
@@ -141,6 +144,33 @@ impl Way<'_> {
             from = Some(at);
         }
         self.arrive_all(arrived).await
+    }
+
+    /// Prepares a block while the replies to those on their way are taken.
+    async fn prepare(
+        &mut self,
+        from: Option<BlockRef>,
+        block: Block,
+        order: Order,
+        statements: &mut Statements,
+    ) -> Result<Prepared, (Block, CommitError)> {
+        let sent = &mut self.sent;
+        let taking = async {
+            loop {
+                for sent in sent.iter_mut() {
+                    if !sent.take_replies().await {
+                        break;
+                    }
+                }
+                // Woken when the next reply comes.
+                pending!();
+            }
+        };
+        tokio::select! {
+            biased;
+            prepared = self.sender.prepare(from, block, order, statements) => prepared,
+            () = taking => unreachable!("it is pending for ever"),
+        }
     }
 
     async fn send(
@@ -191,20 +221,23 @@ impl Way<'_> {
         arrived: &mut impl FnMut(Checkpoint, BlockRef, usize),
     ) -> Result<(), Box<Stopped>> {
         let Some(sent) = self.sent.pop_front() else { return Ok(()) };
-        let (prepared, result) = self.sender.finish(sent).await;
+        let replied = sent.replies().await;
+        let mut behind = Vec::new();
+        if !replied.is_committed() {
+            // All have failed as well. Their replies are taken first: while they lie there, no other reply comes.
+            for sent in self.sent.drain(..) {
+                let block = sent.replies().await.block;
+                behind.extend(Arc::into_inner(block).map(|prepared| prepared.block));
+            }
+        }
+        let (prepared, result) = self.sender.outcome(replied).await;
         match result {
             Ok(checkpoint) => {
                 self.rows -= prepared.rows;
                 arrived(checkpoint, prepared.block.at, prepared.changes);
                 Ok(())
             }
-            Err(error) => {
-                let mut stopped = Stopped::new(prepared, error);
-                for sent in self.sent.drain(..) {
-                    stopped.behind.extend(sent.abandon().await.map(|prepared| prepared.block));
-                }
-                Err(stopped)
-            }
+            Err(error) => Err(Box::new(Stopped { behind, ..*Stopped::new(prepared, error) })),
         }
     }
 }

@@ -91,18 +91,19 @@ select a.attrelid, 'type', array[a.attname::text],
   from pg_attribute a join tables t on t.oid = a.attrelid
  where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 union all
-select k.conrelid, case k.contype when 'c' then 'check' else 'other' end,
+select k.conrelid, case when k.contype = 'c' and k.convalidated then 'check' else 'other' end,
        array(select a.attname::text from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any(k.conkey)),
        pg_get_constraintdef(k.oid), pg_get_expr(k.conbin, k.conrelid)
   from pg_constraint k join tables t on t.oid = k.conrelid
- where k.contype in ('c', 'x', 'f')
+ where k.contype in ('c', 'x', 'f') and (k.contype <> 'f' or k.conparentid = 0)
 union all
 -- A table that others reference must have what they reference.
 select k.confrelid, 'other', '{}', format('%s referenced by %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
   from pg_constraint k join tables t on t.oid = k.confrelid
- where k.contype = 'f' and k.confrelid <> k.conrelid
+ where k.contype = 'f' and k.confrelid <> k.conrelid and k.conparentid = 0
 union all
-select i.indrelid, case when i.indexprs is null and i.indpred is null then 'unique' else 'other' end,
+select i.indrelid, case when i.indexprs is null and i.indpred is null
+                           and pg_get_indexdef(i.indexrelid) not like '%NULLS NOT DISTINCT%' then 'unique' else 'other' end,
        array(select a.attname::text from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k (number)
                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number),
        regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE UNIQUE INDEX .* ON ', 'unique '), null
@@ -238,4 +239,29 @@ fn taken_twice(target: &Target, columns: &[ColumnId]) -> String {
         held.join(" and "),
         given.join(" and "),
     )
+}
+
+/// Whether a column's images would be cut off by a cast to the declared type, where the table's own conversion would have
+/// failed. A savepoint `retype` is set.
+pub(super) async fn is_cut_off(
+    transaction: &Transaction<'_>,
+    journal: &str,
+    column: &str,
+    type_sql: &str,
+    declared: &str,
+) -> Result<bool, SchemaError> {
+    let name = quote(column);
+    let sql = format!(
+        "-- schema::constraints::is_cut_off\nselect exists (select from {journal} \
+         where {name}::{type_sql} is distinct from {name}::{declared}::{type_sql})"
+    );
+    match transaction.query_one(&sql, &[]).await {
+        Ok(row) => Ok(row.get(0)),
+        // Types without equality have no length; and what cannot be cast is said by whoever casts it.
+        Err(error) if error.code().is_some() => {
+            execute(transaction, "rollback to savepoint retype", "go back to a savepoint").await?;
+            Ok(false)
+        }
+        Err(error) => Err(DbError::statement("check the journal's values")(error).into()),
+    }
 }

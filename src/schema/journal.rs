@@ -90,7 +90,11 @@ pub(super) async fn bring_in_step(
         let now = now.iter().map(|constraint| constraint.definition.clone()).collect();
         (target.table.name.clone(), records.renew(target, former, now))
     });
-    write_journals(transaction, pipeline.id, &now.collect()).await?;
+    let mut now: BTreeMap<String, JournalRecord> = now.collect();
+    for table in tables.refused().keys().filter(|table| tables.is_suspended(table)) {
+        now.extend(records.get(table).map(|record| (table.clone(), record.clone())));
+    }
+    write_journals(transaction, pipeline.id, &now).await?;
     if register::checkpoint(transaction, pipeline.id).await?.block.is_none() {
         // There is no block that could be rolled back.
         steps.cut.clear();
@@ -228,6 +232,10 @@ impl<'a> Work<'a> {
         for journal in journals.iter().filter(|journal| journal.name != STATE_TABLE) {
             if followed.iter().flat_map(|(_, followed)| followed).any(|kept| kept.journal.oid == journal.oid)
             {
+                continue;
+            }
+            if tables.is_suspended(&journal.name) {
+                // Once the reason is taken back, it goes on.
                 continue;
             }
             let name = &journal.name;
@@ -409,6 +417,16 @@ impl<'a> Work<'a> {
         );
         let done = format!("journal of `{}`: `{}` is now {}", table.name, held.name, column.declared);
         execute(self.transaction, "savepoint retype", "set a savepoint").await?;
+        let declared = format!("{}{array}", column.declared);
+        let cut_off =
+            constraints::is_cut_off(self.transaction, journal_sql, &held.name, &held.type_sql, &declared)
+                .await?;
+        if cut_off {
+            self.steps.cut.push(format!(
+                "former values of column `{}` of `{}` do not fit into {}",
+                column.name, table.name, column.declared
+            ));
+        }
         if execute(self.transaction, &retype, &done).await.is_ok() {
             self.steps.done.push(done);
             return execute(self.transaction, "release savepoint retype", "release a savepoint").await;

@@ -10,7 +10,7 @@ mod setup;
 mod text;
 mod witness;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tokio_postgres::{Client, Transaction};
@@ -22,8 +22,8 @@ use crate::db::{DbError, catalog};
 use crate::failure::Kind;
 use crate::register::{RegisterError, Registered, read_journals};
 use crate::table::{
-    Reference, Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals, replicable,
-    take_out_referenced,
+    Reference, Refusal, Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals,
+    replicable, take_out_referenced,
 };
 
 /// A pipeline as the configuration has it.
@@ -82,6 +82,7 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
     let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut list = Vec::new();
     let mut references = Vec::new();
+    let mut lasting = BTreeSet::new();
     for table in catalog::tables(client, &pipeline.schema).await? {
         let name = table.name.clone();
         references.extend(table.foreign_keys.iter().map(|key| Reference {
@@ -91,7 +92,8 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
         }));
         match replicable(table, Role::Rows, &journals, &name) {
             Ok(target) => list.push(target),
-            Err(reasons) => {
+            Err(Refusal { reasons, passing }) => {
+                lasting.extend((!passing).then(|| name.clone()));
                 refused.insert(name, reasons);
             }
         }
@@ -106,14 +108,17 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
     }
     let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
     let state = state.ok_or_else(|| RegisterError::NotSetUp(pipeline.name.clone()))?;
-    let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL)
-        .map_err(|reasons| SchemaError::Refused { table: STATE_TABLE.into(), reasons: reasons.join("; ") })?;
+    let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL).map_err(|refusal| {
+        SchemaError::Refused { table: STATE_TABLE.into(), reasons: refusal.reasons.join("; ") }
+    })?;
     let records = read_journals(client, pipeline.id).await?;
     for target in list.iter_mut().chain([&mut state]) {
         record::number(target, records.get(&target.table.name));
     }
-    let refused = refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
-    Ok(Tables::new(list, state, refused))
+    let refused: BTreeMap<String, String> =
+        refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
+    let suspended = refused.keys().filter(|table| !lasting.contains(*table)).cloned().collect();
+    Ok(Tables::new(list, state, refused).with_suspended(suspended))
 }
 
 /// The pipeline's tables, if their journals fit them.

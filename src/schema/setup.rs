@@ -136,6 +136,13 @@ async fn migrate_pipeline(
     let texts = || ran.iter().filter_map(Migration::sql);
     let counted = !texts().any(|sql| sql.contains("track_counts") || may_convert(sql));
     let deeds = after.since(&before, counted && before.is_counting && after.is_counting);
+    let mut deeds = deeds;
+    if texts().any(|sql| sql.to_lowercase().contains("truncate")) {
+        // Of a partition it leaves the others' rows; it is seen as another place for no rows.
+        deeds.written.extend(deeds.rewritten.iter().cloned());
+        deeds.written.sort_unstable();
+        deeds.written.dedup();
+    }
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;

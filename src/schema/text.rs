@@ -3,7 +3,12 @@
 
 /// Whether SQL may convert a column otherwise than by a cast of itself.
 pub(super) fn may_convert(sql: &str) -> bool {
-    statements(sql).iter().any(|statement| is_opaque(statement) || converts(statement))
+    // What a text means as a time or an interval.
+    const SETTINGS: [&str; 4] = ["timezone", "time zone", "datestyle", "intervalstyle"];
+    let sets = |statement: &String| {
+        statement.starts_with("set ") && SETTINGS.iter().any(|setting| statement.contains(setting))
+    };
+    statements(sql).iter().any(|statement| is_opaque(statement) || converts(statement) || sets(statement))
 }
 
 /// What a statement does cannot be read from its text.
@@ -20,18 +25,20 @@ fn converts(statement: &str) -> bool {
     if !statement.starts_with("alter ") {
         return false;
     }
+    let statement = statement.replace(" using(", " using (");
     let uses: Vec<&str> = statement.split(" using ").collect();
     uses.windows(2).any(|pair| !is_plain_cast(pair[0], pair[1]))
 }
 
 /// `… alter [column] NAME [set data] type TYPE` and `NAME::TYPE`, with whatever further actions behind it.
 fn is_plain_cast(before: &str, expression: &str) -> bool {
-    let Some((left, _)) = before.rsplit_once(" type ") else { return false };
+    let Some((left, declared)) = before.rsplit_once(" type ") else { return false };
+    let declared = declared.split(" collate ").next().unwrap_or_default();
     let left = left.strip_suffix(" set data").unwrap_or(left);
     let column = left.rsplit(' ').next().unwrap_or_default();
     let own = expression.split(", alter ").next().unwrap_or_default();
-    let plain = |c: char| c.is_alphanumeric() || "_\".[](), ".contains(c);
-    own.split_once("::").is_some_and(|(cast, to)| cast.trim() == column && to.chars().all(plain))
+    let squeezed = |text: &str| text.split_whitespace().collect::<String>();
+    own.split_once("::").is_some_and(|(cast, to)| cast.trim() == column && squeezed(to) == squeezed(declared))
 }
 
 /// The statements, each in small letters and with single spaces, without comments, and strings empty.
@@ -47,6 +54,11 @@ fn statements(sql: &str) -> Vec<String> {
             (quoted(rest, statements.last().is_some_and(|text| text.ends_with('e'))), "''")
         } else if letter == '$' {
             (dollars(rest), "''")
+        } else if let Some(name) = rest.strip_prefix('"') {
+            // What stands in a name is no string, comment or end.
+            let end = name.find('"').map_or(rest.len(), |at| at + 2);
+            statements.last_mut().into_iter().for_each(|text| text.push_str(&rest[..end]));
+            (end, "")
         } else {
             (0, "")
         };
@@ -132,6 +144,11 @@ mod tests {
             "alter table t alter a type integer /* ; */ using a * 100",
             "alter table t alter a type text using 'x'",
             "alter table t alter a type text, alter b type text using lower(b)",
+            "alter table t alter a type integer using(a * 100)",
+            "alter table t alter \"it's\" type integer using \"it's\" * 100; -- '",
+            "alter table t alter a type numeric using a::integer",
+            "alter table t alter a type text using a::char(2)",
+            "set local timezone = 'America/New_York'; alter table t alter a type timestamp",
             "do $$ begin execute 'alter table t'; end $$",
             "select convert_it()",
             "call convert_it()",

@@ -1,7 +1,7 @@
 //! Notices what a pipeline's migrations do to rows, which no journal sees: rows that they write, and tables that they
 //! rewrite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Transaction;
 
@@ -12,6 +12,8 @@ use crate::db::{DbError, quote};
 #[derive(Debug)]
 pub(super) struct Witness {
     tables: BTreeMap<u32, Table>,
+    /// All tables of the database, in whatever schema.
+    known: BTreeSet<u32>,
     /// Whether this session counts the rows that it writes.
     pub(super) is_counting: bool,
 }
@@ -25,8 +27,8 @@ struct Table {
     /// (`track_counts`) takes it all the same.
     locked: bool,
     empty: bool,
-    /// Where the rows are stored: elsewhere after the table was rewritten.
-    files: Vec<u32>,
+    /// The table and its partitions, each with where its rows are stored: elsewhere after it was rewritten.
+    members: BTreeMap<u32, u32>,
 }
 
 /// What migrations have done to rows.
@@ -44,15 +46,14 @@ impl Witness {
         let rows = transaction
             .query(
                 "-- schema::witness::look\n\
-                 select c.oid, c.relname::text as name, m.counted, m.locked, m.files \
+                 select c.oid, c.relname::text as name, m.counted, m.locked, m.members, m.files \
                    from pg_catalog.pg_class c \
                   cross join lateral ( \
                           select sum(pg_catalog.pg_stat_get_xact_tuples_inserted(p.oid) \
                                      + pg_catalog.pg_stat_get_xact_tuples_updated(p.oid) \
                                      + pg_catalog.pg_stat_get_xact_tuples_deleted(p.oid))::int8 as counted, \
-                                 coalesce(array_agg(pg_catalog.pg_relation_filenode(p.oid) order by p.oid) \
-                                            filter (where pg_catalog.pg_relation_filenode(p.oid) is not null), '{}') \
-                                   as files, \
+                                 array_agg(p.oid) as members, \
+                                 array_agg(coalesce(pg_catalog.pg_relation_filenode(p.oid), 0)) as files, \
                                  bool_or(exists (select from pg_catalog.pg_locks l \
                                                   where l.pid = pg_catalog.pg_backend_pid() \
                                                     and l.locktype = 'relation' and l.relation = p.oid \
@@ -70,12 +71,16 @@ impl Witness {
             let name: String = row.get("name");
             let sql = format!("select not exists (select from {}.{})", quote(schema), quote(&name));
             let empty = transaction.query_one(&sql, &[]).await.map_err(failed())?.get(0);
-            let (counted, locked, files) = (row.get("counted"), row.get("locked"), row.get("files"));
-            tables.insert(row.get("oid"), Table { name, counted, locked, empty, files });
+            let (counted, locked) = (row.get("counted"), row.get("locked"));
+            let members = row.get::<_, Vec<u32>>("members").into_iter().zip(row.get::<_, Vec<u32>>("files"));
+            tables.insert(row.get("oid"), Table { name, counted, locked, empty, members: members.collect() });
         }
         let setting = "select pg_catalog.current_setting('track_counts')::bool";
         let is_counting = transaction.query_one(setting, &[]).await.map_err(failed())?.get(0);
-        Ok(Witness { tables, is_counting })
+        let all = "select oid from pg_catalog.pg_class where relkind in ('r', 'p')";
+        let all = transaction.query(all, &[]).await.map_err(failed())?;
+        let known = all.iter().map(|row| row.get(0)).collect();
+        Ok(Witness { tables, known, is_counting })
     }
 
     /// What was done since `before`. Where PostgreSQL may not have `counted` the rows, a lock says enough.
@@ -87,10 +92,17 @@ impl Witness {
                 continue;
             };
             let unseen = !counted && now.locked && !was.locked;
-            if now.counted != was.counted || now.empty != was.empty || unseen {
+            let gone = was.members.keys().any(|member| !now.members.contains_key(member));
+            // One that was a table of its own before may bring rows along.
+            let come = now
+                .members
+                .keys()
+                .any(|member| !was.members.contains_key(member) && before.known.contains(member));
+            if now.counted != was.counted || now.empty != was.empty || unseen || gone || come {
                 deeds.written.push(now.name.clone());
             }
-            if now.files != was.files {
+            if now.members.iter().any(|(member, file)| was.members.get(member).is_some_and(|was| was != file))
+            {
                 deeds.rewritten.push(now.name.clone());
             }
         }

@@ -61,9 +61,10 @@ struct Past {
     values: Option<Vec<(ColumnId, Datum)>>,
 }
 
-/// Whether a block changes a row for the first time.
+/// Whether a row is still what it was before the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
+    /// It is, or is gone: there were deletes at most, and a trigger may have kept the row.
     First,
     Again,
 }
@@ -133,10 +134,13 @@ impl ChangeSet {
                     let values = row.net.values();
                     all.push((row.place, Emitted { table, key, touch: Touch::First, values }));
                 }
-                for (index, past) in row.history.iter().enumerate() {
-                    let touch = if index == 0 { Touch::First } else { Touch::Again };
+                let mut touch = Touch::First;
+                for past in &row.history {
                     let values = past.values.as_deref();
                     all.push((past.place, Emitted { table, key, touch, values }));
+                    if values.is_some() {
+                        touch = Touch::Again;
+                    }
                 }
             }
         }

@@ -27,6 +27,8 @@ pub enum DatumError {
         "got arrays nested deeper than {MOST_DIMENSIONS} levels, which is the most that PostgreSQL's have"
     )]
     Dimensions,
+    #[error("got {got}, which holds half of a surrogate pair: that is no character")]
+    Surrogate { got: String },
     #[error("got an array or object that is not JSON")]
     Json,
     #[error(
@@ -54,6 +56,9 @@ pub(super) fn datum(shape: &Shape, value: Value) -> Result<Datum, DatumError> {
         (_, Value::Number(digits)) if takes_atoms(shape) => digits,
         (_, Value::Text(text)) => text,
         (Shape::Json, Value::Json(json)) => json,
+        (_, Value::Json(json)) if json.starts_with('"') => {
+            return Err(DatumError::Surrogate { got: excerpt(&json) });
+        }
         (Shape::Scalar | Shape::Bytes | Shape::Time, Value::Json(json)) => {
             return Err(kind(&json, "the column takes a string, a number or a boolean"));
         }

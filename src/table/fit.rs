@@ -11,15 +11,22 @@ use crate::db::quote;
 /// PostgreSQL's tables have 1,600 columns at most, and a journal has more of them than its table.
 const MAX_COLUMNS: usize = 1_590;
 
+/// Why a table cannot be replicated.
+pub struct Refusal {
+    pub reasons: Vec<String>,
+    /// What is in the way can be taken back without harm to the table's rows.
+    pub passing: bool,
+}
+
 /// The table with its journal, or every reason why it cannot be replicated.
-pub fn replicable(
-    table: Table,
-    role: Role,
-    journal_schema: &str,
-    journal: &str,
-) -> Result<Target, Vec<String>> {
-    let reasons = refusals(&table, role);
-    if reasons.is_empty() { Ok(Target::new(table, role, journal_schema, journal)) } else { Err(reasons) }
+pub fn replicable(table: Table, role: Role, journal_schema: &str, journal: &str) -> Result<Target, Refusal> {
+    let lasting = refusals(&table, role);
+    let passing = passing_refusals(&table);
+    if lasting.is_empty() && passing.is_empty() {
+        return Ok(Target::new(table, role, journal_schema, journal));
+    }
+    let is_passing = lasting.is_empty();
+    Err(Refusal { reasons: lasting.into_iter().chain(passing).collect(), passing: is_passing })
 }
 
 fn refusals(table: &Table, role: Role) -> Vec<String> {
@@ -46,18 +53,33 @@ fn refusals(table: &Table, role: Role) -> Vec<String> {
         ));
     }
     if table.unlogged {
-        reasons.push("it is unlogged: a crash of the server empties it; `alter table … set logged`".into());
+        reasons.push(format!(
+            "it is unlogged: a crash of the server empties it; `alter table {} set logged`",
+            table.sql()
+        ));
     }
     if table.inherits {
         reasons.push("it takes part in table inheritance; use partitions instead".into());
     }
-    if table.has_rules {
-        reasons
-            .push("it has rewrite rules, which change statements behind debshrew's back; drop them".into());
-    }
     if table.row_security {
         reasons
             .push("row level security hides rows from debshrew's role; exempt the role (`bypassrls`)".into());
+    }
+    for Column { name, .. } in table.columns.iter().filter(|column| is_journals_own(&column.name)) {
+        reasons.push(format!("its column `{name}` has a name that the journal needs; rename it"));
+    }
+    if role == Role::Rows && [STATE_TABLE, STATE_JOURNAL].contains(&table.name.as_str()) {
+        reasons.push("its name is one that debshrew uses beside the journals; rename it".into());
+    }
+    reasons
+}
+
+/// Reasons that stand beside the table: references, rules and triggers.
+fn passing_refusals(table: &Table) -> Vec<String> {
+    let mut reasons = trigger_refusals(table);
+    if table.has_rules {
+        reasons
+            .push("it has rewrite rules, which change statements behind debshrew's back; drop them".into());
     }
     reasons.extend(table.referenced_by.iter().map(|outside| {
         format!(
@@ -69,13 +91,6 @@ fn refusals(table: &Table, role: Role) -> Vec<String> {
             quote(&outside.name)
         )
     }));
-    reasons.extend(trigger_refusals(table));
-    for Column { name, .. } in table.columns.iter().filter(|column| is_journals_own(&column.name)) {
-        reasons.push(format!("its column `{name}` has a name that the journal needs; rename it"));
-    }
-    if role == Role::Rows && [STATE_TABLE, STATE_JOURNAL].contains(&table.name.as_str()) {
-        reasons.push("its name is one that debshrew uses beside the journals; rename it".into());
-    }
     reasons
 }
 
@@ -142,11 +157,12 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
             if parent.restore == Restore::Afresh && !key.deferrable {
                 reasons.push((name.clone(), format!(
                     "its foreign key `{}` is not deferrable, and `{}` must be rolled back by deleting and inserting \
-                     rows ({}); `alter table … alter constraint {} deferrable`",
+                     rows ({}); `alter table {} alter constraint {} deferrable`, and `no action` where it says `restrict`",
                     key.name,
                     parent.table.name,
                     why_afresh(parent),
-                    key.name
+                    target.table.sql(),
+                    quote(&key.name)
                 )));
             }
         }
@@ -185,7 +201,8 @@ pub fn take_out_referenced(targets: &mut Vec<Target>, references: &[Reference]) 
             if target.table.oid == key.to {
                 let reason = format!(
                     "table {0}, which is not replicated, references it (`{1}`): a rollback could not take rows out, or \
-                     would take that table's rows along; `alter table {0} drop constraint {2}`",
+                     would take that table's rows along; if it is to be replicated, mend what is said of it, otherwise \
+                     `alter table {0} drop constraint {2}`",
                     key.from.1,
                     key.name,
                     quote(&key.name)

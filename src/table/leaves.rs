@@ -48,6 +48,8 @@ fn has_some(shape: &Shape) -> bool {
 }
 
 fn clock_word(text: &str) -> Option<&'static str> {
+    // Ranges take a backslash before any letter.
+    let text = text.replace('\\', "");
     let mut words = text.split(|letter: char| !letter.is_ascii_alphabetic());
     words.find_map(|word| CLOCK_WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word)))
 }

@@ -15,11 +15,11 @@ mod resolve;
 pub mod state;
 mod target;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use change_set::{ChangeSet, Datum, Emitted, Key, Net, NetRow, RowChange, Touch};
 pub use datum::DatumError;
-pub use fit::{Reference, advice, relation_refusals, replicable, take_out_referenced};
+pub use fit::{Reference, Refusal, advice, relation_refusals, replicable, take_out_referenced};
 pub use resolve::{Resolved, StateWrite};
 pub use target::{PACKED_COLUMN, cast, join};
 pub use target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};
@@ -38,6 +38,8 @@ pub struct Tables {
     by_name: HashMap<String, TableId>,
     /// Tables of the schema that cannot be replicated, with the reason.
     refused: BTreeMap<String, String>,
+    /// Those of them whose reasons can be taken back without harm to their rows.
+    suspended: BTreeSet<String>,
     /// Tables that reference one another in a circle are one family.
     parents_first: Vec<Vec<TableId>>,
 }
@@ -50,7 +52,7 @@ impl Tables {
         list.push(state);
         let families = order::parents_first(&list).into_iter();
         let parents_first = families.map(|family| family.into_iter().map(TableId).collect()).collect();
-        Tables { list, by_name, refused, parents_first }
+        Tables { list, by_name, refused, suspended: BTreeSet::new(), parents_first }
     }
 
     pub fn get(&self, id: TableId) -> &Target {
@@ -70,6 +72,16 @@ impl Tables {
     /// Tables of the schema that cannot be replicated, with the reason.
     pub fn refused(&self) -> &BTreeMap<String, String> {
         &self.refused
+    }
+
+    /// `suspended`: those of the refused tables whose reasons can be taken back without harm to their rows.
+    pub fn with_suspended(self, suspended: BTreeSet<String>) -> Tables {
+        Tables { suspended, ..self }
+    }
+
+    /// Whether a refused table's journal is to be kept until the reason is taken back.
+    pub fn is_suspended(&self, table: &str) -> bool {
+        self.suspended.contains(table)
     }
 
     /// Referenced tables before those that reference them; those that reference one another in a circle together.

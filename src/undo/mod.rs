@@ -14,7 +14,7 @@ pub use prune::Pruner;
 pub use rollback::{check_reach, refuse_lost, roll_back};
 
 use crate::block::Height;
-use crate::db::{DbError, kind_of};
+use crate::db::{DbError, kind_of, quote};
 use crate::failure::Kind;
 use crate::register::RegisterError;
 
@@ -72,13 +72,17 @@ impl UndoError {
         match self {
             UndoError::Register(error) => error.advice(),
             UndoError::TooDeep { pipeline, schema, .. } => Some(format!(
-                "set a higher `retention` before the next time; now either follow a source on the committed branch, or \
-                 set the pipeline up anew (drop its schemas `{schema}` and `debshrew_{pipeline}`, delete its row in \
-                 `debshrew.pipeline` and its table `debshrew.migrations_{pipeline}`, and run `debshrew migrate`)"
+                "the journal reaches no further because of `retention`, or since a migration converted rows (`debshrew \
+                 migrate` said so). If the source comes back to the committed branch, `debshrew run` goes on. Otherwise \
+                 process all blocks again: run `drop schema {}, {} cascade; drop table if exists {}; delete from \
+                 debshrew.pipeline where name = '{pipeline}';` in the database, then `debshrew migrate` and `debshrew run`",
+                quote(schema),
+                quote(&format!("debshrew_{pipeline}")),
+                format_args!("debshrew.{}", quote(&format!("migrations_{pipeline}"))),
             )),
-            UndoError::Refused { .. } => Some("mend the table, and run `debshrew migrate`".into()),
+            UndoError::Refused { .. } => Some("take the reason away, and start `debshrew run` again".into()),
             UndoError::Referenced { outside, constraint, .. } => {
-                Some(format!("`alter table {outside} drop constraint {}`", crate::db::quote(constraint)))
+                Some(format!("`alter table {outside} drop constraint {}`", quote(constraint)))
             }
             UndoError::Unproven { .. } => Some(
                 "look for what changes rows of this table beside debshrew, such as a trigger of the system's; \

@@ -101,7 +101,10 @@ select i.indrelid as table_oid, k.number,
 
 pub(super) const FOREIGN_KEYS: &str = "\
 -- db::catalog::foreign_keys
-select f.conrelid as table_oid, f.conname::text as name, f.confrelid as references, f.condeferrable as deferrable,
+select coalesce(pg_partition_root(f.conrelid)::oid, f.conrelid) as table_oid, f.conname::text as name,
+       coalesce(pg_partition_root(f.confrelid)::oid, f.confrelid) as references,
+       -- `restrict` is checked at once, whatever is declared.
+       f.condeferrable and f.confdeltype <> 'r' and f.confupdtype <> 'r' as deferrable,
        array(select a.attname::text from unnest(f.conkey) with ordinality k (number, place)
                join pg_attribute a on a.attrelid = f.conrelid and a.attnum = k.number order by k.place) as columns,
        exists (select from pg_index i
