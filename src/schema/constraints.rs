@@ -102,6 +102,23 @@ select k.confrelid, 'other', '{}', format('%s referenced by %s', pg_get_constrai
   from pg_constraint k join tables t on t.oid = k.confrelid
  where k.contype = 'f' and k.confrelid <> k.conrelid and k.conparentid = 0
 union all
+-- Of partitions alone.
+select t.oid, 'other', '{}', format('%s of %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
+  from pg_constraint k join pg_class p on p.oid = k.conrelid and p.relispartition
+  join tables t on t.oid = pg_partition_root(k.conrelid)
+ where k.contype in ('c', 'u', 'x') and k.coninhcount = 0
+union all
+select t.oid, 'other', '{}', pg_get_indexdef(i.indexrelid), null
+  from pg_index i join pg_class p on p.oid = i.indrelid and p.relispartition
+  join tables t on t.oid = pg_partition_root(i.indrelid)
+ where i.indisunique and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
+union all
+-- Different texts may be equal under them.
+select a.attrelid, 'other', array[a.attname::text], format('%I collate %s', a.attname, l.oid::regcollation), null
+  from pg_attribute a join tables t on t.oid = a.attrelid
+  join pg_collation l on l.oid = a.attcollation and not l.collisdeterministic
+ where a.attnum > 0 and not a.attisdropped
+union all
 select i.indrelid, case when i.indexprs is null and i.indpred is null
                            and pg_get_indexdef(i.indexrelid) not like '%NULLS NOT DISTINCT%' then 'unique' else 'other' end,
        array(select a.attname::text from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k (number)

@@ -31,9 +31,16 @@ pub(super) enum Former<'a> {
 
 impl Records {
     pub(super) fn new(tables: BTreeMap<String, JournalRecord>, now: &Tables) -> Records {
+        Records::of(tables, now.all().iter().map(|target| &target.table))
+    }
+
+    pub(super) fn of<'a>(
+        tables: BTreeMap<String, JournalRecord>,
+        mut now: impl Iterator<Item = &'a Table>,
+    ) -> Records {
         // No migration of a user's makes the state's table anew.
-        let state = now.all().iter().find(|target| target.table.name == STATE_TABLE);
-        let restored = state.zip(tables.get(STATE_TABLE)).is_some_and(|(now, was)| now.table.oid != was.oid);
+        let state = now.find(|table| table.name == STATE_TABLE);
+        let restored = state.zip(tables.get(STATE_TABLE)).is_some_and(|(now, was)| now.oid != was.oid);
         Records { tables, restored }
     }
 
@@ -80,6 +87,23 @@ impl Records {
             !record.columns.iter().any(|was| was.name == column.name && self.same_column(was, column))
         });
         stranger.map(|column| format!("column `{}` of `{name}` is another one than before", column.name))
+    }
+
+    /// After a restore from a dump, the records with the numbers that tables and columns have now, by their names.
+    pub(super) fn renumbered(&self, now: &[Table]) -> Option<BTreeMap<String, JournalRecord>> {
+        if !self.restored {
+            return None;
+        }
+        let mut tables = self.tables.clone();
+        for table in now {
+            let Some(record) = tables.get_mut(&table.name) else { continue };
+            record.oid = table.oid;
+            for was in &mut record.columns {
+                let column = table.columns.iter().find(|column| column.name == was.name);
+                was.number = column.map_or(was.number, |column| column.number);
+            }
+        }
+        Some(tables)
     }
 
     /// The table with the slots that its columns had; those of new columns are in no image.

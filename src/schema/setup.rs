@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 use refinery::Migration;
 use tokio_postgres::{Client, Transaction};
 
+use super::record::Records;
 use super::text::may_convert;
 use super::witness::Witness;
 use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables};
+use crate::db::catalog::{self, Table};
 use crate::db::lock::Lock;
 use crate::db::{DbError, migrate, quote};
-use crate::register;
-use crate::table::{Target, advice};
+use crate::register::{self, Registered, read_journals, write_journals};
+use crate::table::{STATE_TABLE, Target, advice, journal_schema};
 
 /// What people query: views, which may be made again at any time.
 const VIEWS: [&str; 3] = [
@@ -120,6 +122,7 @@ async fn migrate_pipeline(
     let schema = quote(&wanted.schema);
     execute(transaction, &format!("create schema if not exists {schema}"), "make the pipeline's schema")
         .await?;
+    renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
     let before = Witness::look(transaction, &wanted.schema).await?;
     let constraints = constraints::read(transaction, &wanted.schema).await?;
@@ -159,6 +162,23 @@ async fn migrate_pipeline(
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),
         tables: replicated().map(|target| target.table.name.clone()).collect(),
     })
+}
+
+/// After a restore from a dump, gives the records the numbers of now, before migrations change names.
+async fn renumber(transaction: &Transaction<'_>, pipeline: &Registered) -> Result<(), SchemaError> {
+    let recorded = read_journals(transaction, pipeline.id).await?;
+    if recorded.is_empty() {
+        return Ok(());
+    }
+    let mut now = catalog::tables(transaction.client(), &pipeline.schema).await?;
+    now.extend(catalog::tables(transaction.client(), &journal_schema(&pipeline.name)).await?);
+    // A journal is called as its table is.
+    let of_journals = |table: &Table| table.schema != pipeline.schema && table.name != STATE_TABLE;
+    now.retain(|table| !of_journals(table));
+    if let Some(renumbered) = Records::of(recorded, now.iter()).renumbered(&now) {
+        write_journals(transaction, pipeline.id, &renumbered).await?;
+    }
+    Ok(())
 }
 
 fn naming(error: DbError, pipeline: &str) -> DbError {

@@ -41,6 +41,10 @@ impl Guard {
         let members: Vec<u32> =
             replicated.of_rows().flat_map(|target| target.table.members.iter().copied()).collect();
         refuse_references(client, &oids, &members).await?;
+        let in_place = tables.iter().filter(|table| table.target.table.immediate_unique.is_none());
+        let in_place: Vec<u32> =
+            in_place.flat_map(|table| table.target.table.members.iter().copied()).collect();
+        refuse_new_unique(client, &in_place).await?;
         let triggers = triggers(client, &oids).await?;
         let guard = Guard { triggers };
         guard.switch(client, |_| "disable").await?;
@@ -105,6 +109,28 @@ async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoErr
         enabled: row.get("enabled"),
     };
     Ok(rows.iter().map(trigger).collect())
+}
+
+/// A unique index may have been made since the tables were looked at: they would be put back another way.
+async fn refuse_new_unique(client: &Client, oids: &[u32]) -> Result<(), UndoError> {
+    let row = client
+        .query_opt(
+            "-- undo::guard::refuse_new_unique\n\
+             select c.relname::text as table_name, x.relname::text as index_name \
+               from pg_catalog.pg_index i \
+               join pg_catalog.pg_class c on c.oid = i.indrelid \
+               join pg_catalog.pg_class x on x.oid = i.indexrelid \
+              where i.indrelid = any ($1) and (i.indisunique or i.indisexclusion) and not i.indisprimary \
+                and i.indimmediate \
+              order by 1, 2 limit 1",
+            &[&oids],
+        )
+        .await
+        .map_err(DbError::statement("look for unique indexes"))?;
+    match row {
+        None => Ok(()),
+        Some(row) => Err(UndoError::NewUnique { table: row.get("table_name"), index: row.get("index_name") }),
+    }
 }
 
 /// A foreign key of a table that is not replicated may have been made since `migrate` has looked.

@@ -43,6 +43,10 @@ pub enum UndoError {
     )]
     Referenced { table: String, outside: String, constraint: String },
     #[error(
+        "table `{table}` has the unique index `{index}`, which it did not have: the tables are to be looked at once more"
+    )]
+    NewUnique { table: String, index: String },
+    #[error(
         "table `{table}` would not be what it was: {restored} of {expected} rows came out as the journal has them, so \
          nothing was rolled back"
     )]
@@ -59,6 +63,8 @@ impl UndoError {
             UndoError::Db(error) => error.kind(),
             UndoError::Register(error) => error.kind(),
             UndoError::Statement { source, .. } => kind_of(source),
+            // Whoever takes over next looks at the tables first.
+            UndoError::NewUnique { .. } => Kind::Transient,
             UndoError::TooDeep { .. }
             | UndoError::NothingAbove { .. }
             | UndoError::Refused { .. }
@@ -89,7 +95,10 @@ impl UndoError {
                  `debshrew check` may find it"
                     .into(),
             ),
-            UndoError::Db(_) | UndoError::Statement { .. } | UndoError::NothingAbove { .. } => None,
+            UndoError::Db(_)
+            | UndoError::Statement { .. }
+            | UndoError::NewUnique { .. }
+            | UndoError::NothingAbove { .. } => None,
         }
     }
 }

@@ -172,3 +172,34 @@ async fn references_within_a_block_hold_in_sets_whatever_else_the_block_does() {
         })
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_unique_index_made_meanwhile_is_reckoned_with_by_the_next_writer() {
+    let test = database("exact_new_unique").await;
+    let mut rig = Rig::up(&test, "unique", "create table t (id integer primary key, x text)").await;
+    rig.commit(0, changes("+t {\"id\": 1, \"x\": \"a\"}\n+t {\"id\": 2, \"x\": \"b\"}")).await;
+    let first = rig.everything().await;
+    rig.commit(1, changes("+t {\"id\": 1, \"x\": \"c\"}\n+t {\"id\": 2, \"x\": \"a\"}")).await;
+    rig.run("create unique index on t (x)").await;
+    let error = rig.roll_back(0).await.expect_err("it is new");
+    assert_eq!(error.kind(), Kind::Transient, "{}", whole(&error));
+    rig.stop().await;
+    undo(&mut rig, Some(0), &first).await.unwrap();
+}
+
+#[tokio::test]
+async fn after_a_restore_the_first_migration_may_rename_columns() {
+    let test = database("exact_restored").await;
+    let sql = "create table t (id integer primary key, a integer, b integer)";
+    let mut rig = Rig::up(&test, "restored", sql).await;
+    rig.commit(0, changes("+t {\"id\": 1, \"a\": 1, \"b\": 1}")).await;
+    let first = rig.everything().await;
+    rig.commit(1, changes("+t {\"id\": 1, \"a\": 2}")).await;
+    rig.stop().await;
+    let renumber = "update debshrew.journal_column \
+                       set table_oid = table_oid::int8 + 100000, attribute_number = attribute_number + 7";
+    rig.client.batch_execute(renumber).await.unwrap();
+    let report = rig.migrate("alter table t rename a to aa").await.unwrap();
+    assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
+    undo(&mut rig, Some(0), &first).await.unwrap();
+}
