@@ -3,7 +3,7 @@
 
 use debshrew::change::{Change, Operation, Value};
 
-use crate::support::{Rig, connect_as, database, delete, put, until};
+use crate::support::{Rig, connect_as, database, delete, put, until, whole};
 
 const TABLES: &str = "
 create domain percent as integer check (value between 0 and 100);
@@ -76,16 +76,6 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("k", r#"{"a": 1}"#, &["table `k`", "key column `b`"]),
     ("k", r#"{"a": 1, "b": "\u0000"}"#, &["column `b` of table `k`", "NUL"]),
 ];
-
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
-}
 
 async fn refused(rig: &mut Rig, height: u32, changes: Vec<Change>, parts: &[&str]) {
     let before = rig.everything().await;

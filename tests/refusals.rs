@@ -1,11 +1,10 @@
 //! Which tables cannot be replicated, each with its reason, and which unusual ones can: their rows are written and
 //! rolled back like any other's.
 
-use debshrew::change::Change;
 use debshrew::pipeline::{PipelineError, Writer};
 use debshrew::register::Cause;
 
-use crate::support::{Rig, connect_as, database, delete, put};
+use crate::support::{Rig, changes, connect_as, database, put};
 
 /// Name, SQL that makes the table `t` and whatever else, and a part of the reason.
 const REFUSED: &[(&str, &str, &str)] = &[
@@ -145,17 +144,6 @@ struct Works {
     blocks: &'static [&'static str],
     /// Rows afterwards of all tables, sorted.
     rows: &'static [&'static str],
-}
-
-fn changes(block: &str) -> Vec<Change> {
-    let lines = block.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines
-        .map(|line| {
-            let (table, row) = line[1..].split_once(" {").unwrap();
-            let row = format!("{{{row}");
-            if line.starts_with('+') { put(table, &row) } else { delete(table, &row) }
-        })
-        .collect()
 }
 
 const WORKS: &[Works] = &[

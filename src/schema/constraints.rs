@@ -205,11 +205,7 @@ impl Constraint {
 /// Whether an image holds a column. Of columns that the journal holds under a slot that a record has yet to be given, all
 /// images of before hold none but whole ones.
 fn held(target: &Target, column: ColumnId) -> String {
-    let slot = target.slots[column.position()];
-    format!(
-        "case when undo_held is null then true when pg_catalog.octet_length(undo_held) * 8 > {slot} \
-         then pg_catalog.get_bit(undo_held, {slot}) = 1 else false end"
-    )
+    target.is_held(target.slots[column.position()])
 }
 
 /// Whether a condition is met by an image that holds all of these columns.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 
 use super::Datum;
-use super::leaves::{self, Misread};
+use super::leaves::{self, Misread, excerpt};
 use crate::change::Value;
 use crate::db::catalog::Shape;
 
@@ -106,10 +106,6 @@ fn takes_atoms(shape: &Shape) -> bool {
 
 fn kind(got: &str, allowed: &'static str) -> DatumError {
     DatumError::Kind { got: excerpt(got), allowed }
-}
-
-fn excerpt(text: &str) -> String {
-    text.chars().take(60).collect()
 }
 
 fn quoted_json(text: &str) -> Result<String, DatumError> {

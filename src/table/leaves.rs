@@ -54,7 +54,7 @@ fn clock_word(text: &str) -> Option<&'static str> {
     words.find_map(|word| CLOCK_WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word)))
 }
 
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(60).collect()
 }
 

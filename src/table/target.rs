@@ -195,6 +195,24 @@ impl Target {
         join(self.table.key.iter().map(|column| self.name(*column)))
     }
 
+    /// The rows of two names have the same key.
+    pub fn same_keys(&self, one: &str, other: &str) -> String {
+        let parts = self.table.key.iter().map(|column| {
+            let equals = self.table.column(*column).equals.as_deref().unwrap_or("operator(pg_catalog.=)");
+            let name = self.name(*column);
+            format!("{one}.{name} {equals} {other}.{name}")
+        });
+        parts.collect::<Vec<_>>().join(" and ")
+    }
+
+    /// Whether an image of the journal holds a column: [`Target::held`] in SQL.
+    pub fn is_held(&self, slot: u16) -> String {
+        format!(
+            "case when undo_held is null then true when pg_catalog.octet_length(undo_held) * 8 > {slot} \
+             then pg_catalog.get_bit(undo_held, {slot}) = 1 else false end"
+        )
+    }
+
     /// Finds in `t` the row with a key: `t.key = any (array[…]) and …`, with the operators of the key's index.
     ///
     /// A plain `=` could be joined in any way. While a table is small that would be by going through all of it, and in

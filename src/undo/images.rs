@@ -146,7 +146,7 @@ impl<'a> Journaled<'a> {
             joins.push_str(&format!(
                 "\n  left join ({}) k{number} on {}",
                 self.group(*slot, group),
-                self.same(number)
+                self.target.same_keys(&format!("k{number}"), "f")
             ));
             columns.extend(group.iter().map(|column| {
                 let now = format!("t.{}::{}", name(column), target.table.column(*column).type_sql);
@@ -169,21 +169,11 @@ impl<'a> Journaled<'a> {
         let key = self.target.key_names();
         format!(
             "select distinct on ({key}) {key}, true as undo_held{} from {} \
-             where undo_height > $1::pg_catalog.int4 and undo_existed and case when undo_held is null then true \
-             when pg_catalog.octet_length(undo_held) * 8 > {slot} then pg_catalog.get_bit(undo_held, {slot}) = 1 \
-             else false end order by {key}, undo_height",
+             where undo_height > $1::pg_catalog.int4 and undo_existed and {} order by {key}, undo_height",
             self.names(group),
-            self.target.journal
+            self.target.journal,
+            self.target.is_held(slot)
         )
-    }
-
-    fn same(&self, number: usize) -> String {
-        let target = self.target;
-        let parts = target.table.key.iter().map(|column| {
-            let equals = target.table.column(*column).equals.as_deref().unwrap_or("operator(pg_catalog.=)");
-            format!("k{number}.{0} {equals} f.{0}", target.name(*column))
-        });
-        parts.collect::<Vec<_>>().join(" and ")
     }
 }
 

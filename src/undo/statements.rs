@@ -68,16 +68,6 @@ impl Journaled<'_> {
         self.target.lookup(|place| format!("{from}.{}", self.name(self.target.table.key[place])))
     }
 
-    /// The rows of two names have the same key.
-    fn same_keys(&self, one: &str, other: &str) -> String {
-        let same = self.target.table.key.iter().map(|column| {
-            let equals = self.target.table.column(*column).equals.as_deref();
-            let name = self.name(*column);
-            format!("{one}.{name} {} {other}.{name}", equals.unwrap_or("operator(pg_catalog.=)"))
-        });
-        same.collect::<Vec<_>>().join(" and ")
-    }
-
     /// Whether a row of the table and one of `o` are the same, bit by bit. Domains are compared as what they are over.
     fn identical(&self, of: &str, o: &str) -> String {
         let table = &self.target.table;
@@ -90,7 +80,7 @@ impl Journaled<'_> {
     /// How many of the rows that were inserted are what they were.
     fn count_made(&self, number: usize) -> String {
         let (made, o) = (format!("made{number}"), format!("o{number}"));
-        let same = self.same_keys(&made, &o);
+        let same = self.target.same_keys(&made, &o);
         count(&format!("{made} join {o} on {same} where {}", self.identical(&made, &o)))
     }
 
@@ -136,7 +126,7 @@ impl Journaled<'_> {
         if !self.target.has_triggers() {
             return "0".to_owned();
         }
-        let same = self.same_keys(&format!("gone{number}"), "f");
+        let same = self.target.same_keys(&format!("gone{number}"), "f");
         count(&format!(
             "f{number} f join {} t on {} where {only} and not exists (select from gone{number} where {same})",
             self.target.table.sql(),
