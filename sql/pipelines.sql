@@ -6,7 +6,7 @@ select p.name as pipeline,
        encode(c.hash, 'hex') as block_hash,
        a.source_height,
        greatest(a.source_height - coalesce(c.height, p.start_height - 1), 0) as lag_blocks,
-       -- A process that was killed cannot say so; its lock is gone, though.
+       -- A process that was killed cannot say so; its lock is gone, though. A lock that another session holds says nothing.
        case when a.state in ('running', 'waiting') and not l.held then 'stopped' else a.state end as state,
        a.reason as last_error,
        a.reason_height as last_error_height,
@@ -24,6 +24,7 @@ select p.name as pipeline,
                    where k.locktype = 'advisory' and k.granted and k.objsubid = 2
                      -- The space of debshrew's locks: "dbsh" as a number.
                      and k.classid = 1684173672 and k.objid = p.pipeline_id::oid
+                     and k.pid = a.writer_pid
                      and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
                 ) as held
        ) l;

@@ -22,6 +22,8 @@ mod keys;
 mod ledger;
 mod manual;
 mod migrations;
+mod names;
+mod owners;
 mod pipeline;
 mod pruning;
 mod refusals;

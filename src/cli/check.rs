@@ -92,6 +92,7 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
         for (table, reason) in &pipeline.refused {
             findings.say_bad(&format!("table `{table}`"), format!("cannot be replicated: {reason}"));
         }
+        findings.lines.extend(pipeline.notes.iter().map(|note| format!("note  {note}")));
         for (table, advice) in &pipeline.advice {
             findings.lines.push(format!("note  table `{table}`: {advice}"));
         }

@@ -11,7 +11,7 @@ Examples:
   debshrew migrate
   debshrew migrate --status                 what has been applied, and what has not
   debshrew migrate --dry-run                try it in a transaction that is rolled back
-  debshrew migrate --grant-read reporting   let a role read every table, later ones included";
+  debshrew migrate --grant-read reporting   let a role read what is replicated, later tables included";
 
 /// Bring the database's schema up to date: debshrew's own, each pipeline's, and the journals
 ///

@@ -8,7 +8,7 @@ use super::{Error, Globals, height, output};
 use crate::block::Height;
 use crate::pipeline::Writer;
 use crate::register::Cause;
-use crate::schema::SchemaError;
+use crate::schema;
 
 const HELP: &str = "\
 Examples:
@@ -44,7 +44,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     finish(async {
         let db = database(&config).await?;
         let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
-            return Err(SchemaError::Running { pipeline: name.to_owned() }.into());
+            return Err(schema::running(&*db.client().await?, name).await?.into());
         };
         // Below the start there is only the state before the first block. The database knows where that was; the
         // configuration may have been changed since.

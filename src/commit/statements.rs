@@ -71,14 +71,15 @@ impl<'a> Rows<'a> {
         &self.target.table
     }
 
-    /// `(select …casts… from unnest($1, $2, …)) v`, its columns named `c0`, `c1`, ….
+    /// `(select …casts… from rows from (unnest($1), …)) v`, its columns named `c0`, `c1`, ….
     fn from(&self) -> String {
         let columns = self.columns.iter().enumerate();
         let casts = columns
             .map(|(index, column)| format!("{} as c{index}", cast(self.table().column(*column), index)));
-        let parameters = (1..=self.columns.len()).map(|number| format!("${number}::pg_catalog.text[]"));
+        let arrays = (1..=self.columns.len())
+            .map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])"));
         let names = (0..self.columns.len()).map(|index| format!("c{index}"));
-        format!("(select {} from unnest({}) as u ({})) v", join(casts), join(parameters), join(names))
+        format!("(select {} from rows from ({}) as u ({})) v", join(casts), join(arrays), join(names))
     }
 
     fn same_key(&self) -> String {
@@ -139,7 +140,7 @@ impl<'a> Rows<'a> {
             (
                 join(packed.iter().map(|(name, _)| name.clone())),
                 join(packed.iter().map(|(_, place)| format!("pg_catalog.array_agg(c{place})"))),
-                " having pg_catalog.count(*) > 0",
+                " having pg_catalog.count(*) operator(pg_catalog.>) 0",
             )
         };
         format!(
@@ -218,7 +219,7 @@ impl<'a> Rows<'a> {
             join((0..self.columns.len()).map(|index| format!("c{index}"))),
             join((0..).zip(&table.key).map(|(place, column)| format!("{} as c{place}", name(column)))),
             self.journal(wide),
-            self.all_written(&format!("{} + {}", self.count_changed(), self.count_made())),
+            self.all_written(&format!("{} operator(pg_catalog.+) {}", self.count_changed(), self.count_made())),
         )
     }
 

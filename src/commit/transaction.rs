@@ -352,13 +352,13 @@ impl<'a> Sender<'a> {
         // An explicit cast cuts strings off (`varchar`, `char`, `bit`, `varbit`) where an assignment refuses to.
         const CUT_OFF: [u32; 4] = [1043, 1042, 1560, 1562];
         let cut_off = match CUT_OFF.contains(&column.type_oid) {
-            true => format!("bool_or(text::{type_sql} <> text::{type_sql}::{declared})"),
+            true => format!("pg_catalog.bool_or(text::{type_sql} operator(pg_catalog.<>) text::{type_sql}::{declared})"),
             false => "false".to_owned(),
         };
         let sql = format!(
             "-- commit::transaction::is_unfit\n\
-             select count(text::{type_sql}::{declared}), coalesce({cut_off}, false) \
-               from unnest($1::pg_catalog.text[]) u (text)"
+             select pg_catalog.count(text::{type_sql}::{declared}), coalesce({cut_off}, false) \
+               from pg_catalog.unnest($1::pg_catalog.text[]) u (text)"
         );
         match self.client().query_one(&sql, &[&texts.texts()]).await {
             Ok(row) => row.get(1),

@@ -259,13 +259,14 @@ async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), C
     // error.
     let sql = format!(
         "-- commit::writer::prepare_session\n\
-         set enable_seqscan = off; set jit = off; set plan_cache_mode = force_generic_plan; set work_mem = '64MB';\n\
+         set enable_seqscan = off; set plan_cache_mode = force_generic_plan; set work_mem = '64MB';\n\
          set default_transaction_isolation = 'read committed'; set row_security = off;\n\
-         set idle_in_transaction_session_timeout = '60s'; set search_path = {}; set application_name = {};\n\
+         set idle_in_transaction_session_timeout = '60s'; set application_name = {};\n\
          select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
-          where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout')",
-        quote(&pipeline.schema),
+          where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout');\n\
+         set search_path = {}",
         quote(&format!("debshrew/{}", pipeline.name)),
+        quote(&pipeline.schema),
     );
     client.batch_execute(&sql).await.map_err(DbError::statement("set up the writer's session"))?;
     Ok(())

@@ -3,12 +3,30 @@
 //! They belong to a session, so they end with its connection, however the process ends. Source: PostgreSQL's
 //! manual, "Advisory Locks".
 
+use std::fmt;
+
 use tokio_postgres::Client;
 
 use super::DbError;
 
 /// The first half of every advisory lock's key, so that debshrew's locks meet no one else's: `dbsh`.
 const LOCK_SPACE: i32 = 0x6462_7368;
+
+/// A session that holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: i32,
+    pub role: String,
+    pub application: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Holder { pid, role, application } = self;
+        // Anybody may call a session anything.
+        write!(f, "process {pid} of role {role:?} with application name {application:?}")
+    }
+}
 
 /// What is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +58,14 @@ impl Lock {
             .map_err(DbError::statement("take an advisory lock"))
     }
 
-    /// Waits for the lock and takes it for this session.
+    /// Takes the lock for this session; says who holds it before it waits.
     pub async fn take(self, client: &Client) -> Result<(), DbError> {
+        if self.try_take(client).await? {
+            return Ok(());
+        }
+        let holder = self.holder(client).await?;
+        let holder = holder.map_or("another session".to_owned(), |holder| holder.to_string());
+        tracing::warn!("waiting for {}, which {holder} holds", self.name());
         client
             .execute(
                 "-- db::lock::take\nselect pg_catalog.pg_advisory_lock($1, $2)",
@@ -64,18 +88,32 @@ impl Lock {
             .map_err(DbError::statement("release an advisory lock"))
     }
 
-    /// Whether some session holds it now.
-    pub async fn is_taken(self, client: &Client) -> Result<bool, DbError> {
-        client
-            .query_one(
-                "-- db::lock::is_taken\n\
-                 select exists (select from pg_catalog.pg_locks where locktype = 'advisory' and granted \
-                   and classid = $1::int4::oid and objid = $2::int4::oid and objsubid = 2 \
-                   and database = (select oid from pg_catalog.pg_database where datname = current_database()))",
+    fn name(self) -> &'static str {
+        match self {
+            Lock::Migration => "the lock on migrations",
+            Lock::Writer(_) => "the pipeline's lock",
+        }
+    }
+
+    /// The session that holds it now. Anybody who may connect can: PostgreSQL gives these locks no owner.
+    pub async fn holder(self, client: &Client) -> Result<Option<Holder>, DbError> {
+        let row = client
+            .query_opt(
+                "-- db::lock::holder\n\
+                 select l.pid, coalesce(a.usename::text, '?') as role, coalesce(a.application_name, '') as application \
+                   from pg_catalog.pg_locks l left join pg_catalog.pg_stat_activity a on a.pid = l.pid \
+                  where l.locktype = 'advisory' and l.granted and l.classid = $1::int4::oid \
+                    and l.objid = $2::int4::oid and l.objsubid = 2 \
+                    and l.database = (select oid from pg_catalog.pg_database where datname = current_database()) \
+                  limit 1",
                 &[&LOCK_SPACE, &self.key()],
             )
             .await
-            .map(|row| row.get(0))
-            .map_err(DbError::statement("look at an advisory lock"))
+            .map_err(DbError::statement("see who holds an advisory lock"))?;
+        Ok(row.map(|row| Holder {
+            pid: row.get("pid"),
+            role: row.get("role"),
+            application: row.get("application"),
+        }))
     }
 }

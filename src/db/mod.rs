@@ -5,8 +5,11 @@
 pub mod catalog;
 pub mod lock;
 pub mod migrate;
+pub mod owners;
 mod tls;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -44,6 +47,12 @@ pub enum DbError {
     },
     #[error("{0}")]
     Catalog(String),
+    #[error(
+        "schema `{schema}` belongs to role `{owner}`, which is neither debshrew's role, nor one that it is a member of, \
+         nor the database's owner, nor a superuser: what `{owner}` puts there would run with debshrew's rights; look at \
+         what is in it, then drop it or give it to debshrew's role (`alter schema … owner to …`)"
+    )]
+    ForeignSchema { schema: String, owner: String },
     #[error("a migration failed: {detail}")]
     Migration { detail: String, kind: Kind },
     #[error(
@@ -64,6 +73,7 @@ impl DbError {
             DbError::Url(_)
             | DbError::Tls(_)
             | DbError::Catalog(_)
+            | DbError::ForeignSchema { .. }
             | DbError::NewerDatabase { .. }
             | DbError::OlderDatabase { .. } => Kind::Permanent,
             // All are in use, or making one took too long.
@@ -118,6 +128,8 @@ pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
 pub struct Db {
     pool: Pool,
     target: String,
+    /// The schema `debshrew` is there, and belongs to a role that is trusted.
+    trusted: Arc<AtomicBool>,
 }
 
 impl Db {
@@ -147,17 +159,23 @@ impl Db {
             .post_create(Hook::async_fn(|client, _| Box::pin(pin_session(client))))
             .build()
             .map_err(|error| DbError::Tls(error.to_string()))?;
-        Ok(Db { pool, target })
+        Ok(Db { pool, target, trusted: Arc::default() })
     }
 
-    /// A connection of the pool, which goes back there when it is dropped.
+    /// A connection of the pool, which goes back there when it is dropped. Of a database whose schema `debshrew` is
+    /// somebody else's there is none: nothing is read there.
     pub async fn client(&self) -> Result<Object, DbError> {
-        self.pool.get().await.map_err(|error| match error {
+        let client = self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
                 DbError::Connect { target: self.target.clone(), source }
             }
             source => DbError::Pool { target: self.target.clone(), source },
-        })
+        })?;
+        if !self.trusted.load(Ordering::Relaxed) {
+            let there = owners::refuse_foreign_schemas(&**client, &["debshrew"]).await?;
+            self.trusted.store(there, Ordering::Relaxed);
+        }
+        Ok(client)
     }
 
     /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.
@@ -171,12 +189,14 @@ impl Db {
     }
 }
 
-/// Whatever the role's or the database's settings are: what a value's text means is the same on every connection.
+/// Whatever the role's or the database's settings are: names without a schema are PostgreSQL's own, and what a value's
+/// text means is the same on every connection. Compiling our plans takes longer than running them.
 async fn pin_session(client: &ClientWrapper) -> Result<(), HookError> {
     let sql = "-- db::pin_session\n\
         set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; \
         set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on; \
-        set standard_conforming_strings = on; set transform_null_equals = off";
+        set standard_conforming_strings = on; set transform_null_equals = off; \
+        set search_path = ''; set jit = off";
     client.batch_execute(sql).await.map_err(HookError::Backend)
 }
 

@@ -21,7 +21,7 @@ use crate::commit::CommitError;
 use crate::config;
 use crate::db::{Db, DbError};
 use crate::failure::{Backoff, Kind, chain};
-use crate::register::{self, Activity, RegisterError, Report, Role};
+use crate::register::{self, Activity, Held, RegisterError, Report, Role};
 use crate::runtime::{RuntimeError, Transform};
 use crate::schema::SchemaError;
 use crate::source::{Source, SourceError};
@@ -227,20 +227,30 @@ impl Pipeline {
     }
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
-        let mut said = false;
+        let mut seen: Option<Held> = None;
         while !stop.is_cancelled() {
             // Given up halfway, the connection ends and the lock with it.
             let taken = follow::unless_stopped(stop, Writer::try_take_over(&self.db, &self.name)).await?;
             if let Some(Some(writer)) = taken {
                 return Ok(Some(writer));
             }
-            if !said && taken.is_some() {
-                tracing::info!(pipeline = self.name, "another process writes this pipeline; standing by");
-                said = true;
+            if taken.is_some() {
+                let held = self.holder().await?;
+                if held.is_some() && held != seen {
+                    let held = held.as_ref().map(Held::explained).unwrap_or_default();
+                    tracing::info!(pipeline = self.name, "standing by: {held}");
+                }
+                seen = held;
             }
             wait(STANDBY_INTERVAL, stop).await;
         }
         Ok(None)
+    }
+
+    async fn holder(&self) -> Result<Option<Held>, PipelineError> {
+        let client = self.db.client().await?;
+        let Some(found) = register::find(&**client, &self.name).await? else { return Ok(None) };
+        Ok(register::holder(&client, found.id).await?)
     }
 
     /// Best effort: when the database is what failed, the log has it.

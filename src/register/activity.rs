@@ -5,7 +5,7 @@ use tokio_postgres::{Client, GenericClient};
 use super::{RegisterError, is_missing};
 use crate::block::Height;
 use crate::db::DbError;
-use crate::db::lock::Lock;
+use crate::db::lock::{Holder, Lock};
 
 /// What a pipeline is doing, as shown by `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub async fn report(
 ) -> Result<(), RegisterError> {
     let epoch = match role {
         Role::Writer { epoch } => Some(epoch),
-        Role::Bystander if Lock::Writer(pipeline).is_taken(client).await? => return Ok(()),
+        Role::Bystander if holder(client, pipeline).await?.is_some_and(|held| held.is_writer) => return Ok(()),
         Role::Bystander => None,
     };
     client
@@ -89,6 +89,42 @@ pub async fn report(
         .await
         .map_err(DbError::statement("report the pipeline's state"))?;
     Ok(())
+}
+
+/// Who holds a pipeline's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub by: Holder,
+    /// It is the pipeline's writer. Other sessions can hold the lock as well, if only to be in the way.
+    pub is_writer: bool,
+}
+
+impl Held {
+    /// For messages, with what to do about it.
+    pub fn explained(&self) -> String {
+        match self.is_writer {
+            true => format!("a running debshrew writes it ({})", self.by),
+            false => format!(
+                "its lock is held by a session that is not its writer ({}); `select pg_terminate_backend({})` ends that \
+                 session",
+                self.by, self.by.pid
+            ),
+        }
+    }
+}
+
+/// The session that holds the pipeline's lock, if one does.
+pub async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, RegisterError> {
+    let Some(by) = Lock::Writer(pipeline).holder(client).await? else { return Ok(None) };
+    let row = client
+        .query_opt(
+            "-- register::activity::holder\n\
+             select 1 from debshrew.activity where pipeline_id = $1 and writer_pid = $2",
+            &[&pipeline, &by.pid],
+        )
+        .await
+        .map_err(DbError::statement("look up the pipeline's writer"))?;
+    Ok(Some(Held { by, is_writer: row.is_some() }))
 }
 
 /// PostgreSQL's texts hold no NUL.

@@ -35,7 +35,7 @@ pub async fn checkpoint(client: &impl GenericClient, pipeline: i32) -> Result<Ch
     let row = client
         .query_one(
             "-- register::checkpoint::checkpoint\n\
-             select height, hash, journal_floor from debshrew.checkpoint where pipeline_id = $1",
+             select height, hash, journal_floor from debshrew.checkpoint where pipeline_id operator(pg_catalog.=) $1",
             &[&pipeline],
         )
         .await
@@ -47,7 +47,7 @@ pub async fn checkpoint(client: &impl GenericClient, pipeline: i32) -> Result<Ch
 pub async fn cut(transaction: &Transaction<'_>, pipeline: i32) -> Result<(), RegisterError> {
     transaction
         .execute(
-            "-- register::checkpoint::cut\nupdate debshrew.checkpoint set journal_floor = height where pipeline_id = $1",
+            "-- register::checkpoint::cut\nupdate debshrew.checkpoint set journal_floor = height where pipeline_id operator(pg_catalog.=) $1",
             &[&pipeline],
         )
         .await

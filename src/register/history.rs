@@ -15,7 +15,7 @@ pub async fn committed_hash(
     let row = client
         .query_opt(
             "-- register::history::committed_hash\n\
-             select hash from debshrew.block where pipeline_id = $1 and height = $2",
+             select hash from debshrew.block where pipeline_id operator(pg_catalog.=) $1 and height operator(pg_catalog.=) $2",
             &[&pipeline, &height.to_sql()],
         )
         .await
@@ -65,7 +65,7 @@ pub async fn record_rollback(
     client
         .execute(
             "-- register::history::forget_blocks\n\
-             delete from debshrew.block where pipeline_id = $1 and height > $2",
+             delete from debshrew.block where pipeline_id operator(pg_catalog.=) $1 and height operator(pg_catalog.>) $2",
             &[&pipeline.id, &above],
         )
         .await

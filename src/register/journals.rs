@@ -36,7 +36,7 @@ pub async fn read_journals(
         .query(
             "-- register::journals::read_journals\n\
              select table_name, table_oid, column_name, attribute_number, in_key, slot \
-               from debshrew.journal_column where pipeline_id = $1 order by attribute_number",
+               from debshrew.journal_column where pipeline_id operator(pg_catalog.=) $1 order by attribute_number",
             &[&pipeline],
         )
         .await
@@ -58,7 +58,7 @@ pub async fn read_journals(
     let rows = client
         .query(
             "-- register::journals::read_constraints\n\
-             select table_name, constraints from debshrew.journal_table where pipeline_id = $1",
+             select table_name, constraints from debshrew.journal_table where pipeline_id operator(pg_catalog.=) $1",
             &[&pipeline],
         )
         .await
@@ -79,7 +79,7 @@ pub async fn write_journals(
 ) -> Result<(), RegisterError> {
     let failed = || DbError::statement("record what the journals follow");
     for table in ["journal_column", "journal_table"] {
-        let sql = format!("delete from debshrew.{table} where pipeline_id = $1");
+        let sql = format!("delete from debshrew.{table} where pipeline_id operator(pg_catalog.=) $1");
         transaction.execute(&sql, &[&pipeline]).await.map_err(failed())?;
     }
     for (name, JournalRecord { oid, columns, constraints }) in tables {
@@ -92,7 +92,9 @@ pub async fn write_journals(
                 "-- register::journals::write_journals\n\
                  insert into debshrew.journal_column \
                    (pipeline_id, table_name, table_oid, column_name, attribute_number, in_key, slot) \
-                 select $1, $2, $3, c.* from unnest($4::text[], $5::int2[], $6::bool[], $7::int2[]) c",
+                 select $1, $2, $3, c.* from rows from ( \
+                   pg_catalog.unnest($4::pg_catalog.text[]), pg_catalog.unnest($5::pg_catalog.int2[]), \
+                   pg_catalog.unnest($6::pg_catalog.bool[]), pg_catalog.unnest($7::pg_catalog.int2[])) c",
                 &[&pipeline, name, oid, &names, &numbers, &in_key, &slots],
             )
             .await

@@ -133,7 +133,7 @@ impl Lease {
             .query_opt(
                 "-- register::lease::move_back\n\
                  update debshrew.checkpoint set height = $5, hash = $6 \
-                  where pipeline_id = $1 and epoch = $2 and height = $3 and hash = $4 \
+                  where pipeline_id operator(pg_catalog.=) $1 and epoch operator(pg_catalog.=) $2 and height operator(pg_catalog.=) $3 and hash operator(pg_catalog.=) $4 \
                  returning height, hash, journal_floor",
                 &[
                     &self.pipeline.id,
@@ -158,7 +158,7 @@ impl Lease {
             .query_opt(
                 "-- register::lease::raise_floor\n\
                  update debshrew.checkpoint set journal_floor = greatest(journal_floor, $3) \
-                  where pipeline_id = $1 and epoch = $2 and height >= $3 \
+                  where pipeline_id operator(pg_catalog.=) $1 and epoch operator(pg_catalog.=) $2 and height operator(pg_catalog.>=) $3 \
                  returning journal_floor",
                 &[&self.pipeline.id, &self.epoch, &floor.to_sql()],
             )
@@ -184,6 +184,8 @@ async fn take_epoch(client: &Client, pipeline: i32) -> Result<(i64, Checkpoint),
     let row = client
         .query_one(
             "-- register::lease::take_epoch\n\
+             with writer as ( \
+               update debshrew.activity set writer_pid = pg_backend_pid() where pipeline_id = $1) \
              update debshrew.checkpoint set epoch = epoch + 1 where pipeline_id = $1 \
              returning epoch, height, hash, journal_floor",
             &[&pipeline],

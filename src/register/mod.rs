@@ -9,13 +9,15 @@ mod history;
 mod journals;
 mod lease;
 mod pipelines;
+mod readers;
 
-pub use activity::{Activity, Overview, Report, Role, overview, report};
+pub use activity::{Activity, Held, Overview, Report, Role, holder, overview, report};
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use history::{Cause, RolledBack, committed_hash, record_rollback};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
+pub use readers::{add_reader, readers};
 
 use crate::block::Height;
 use crate::db::DbError;

@@ -2,7 +2,7 @@
 
 use tokio_postgres::GenericClient;
 
-use super::{RegisterError, checkpoint, height, is_missing};
+use super::{RegisterError, checkpoint, height};
 use crate::block::Height;
 use crate::db::DbError;
 
@@ -17,18 +17,21 @@ pub struct Registered {
 
 /// The pipeline of that name, if `migrate` has set it up.
 pub async fn find(client: &impl GenericClient, name: &str) -> Result<Option<Registered>, RegisterError> {
+    let failed = || DbError::statement("look up the pipeline");
+    // An error would end a transaction of the caller's.
+    let there = "-- register::pipelines::find\nselect pg_catalog.to_regclass('debshrew.pipeline') is not null";
+    if !client.query_one(there, &[]).await.map_err(failed())?.get::<_, bool>(0) {
+        return Ok(None);
+    }
     let row = client
         .query_opt(
             "-- register::pipelines::find\n\
-             select pipeline_id, schema_name, start_height from debshrew.pipeline where name = $1",
+             select pipeline_id, schema_name, start_height from debshrew.pipeline \
+              where name operator(pg_catalog.=) $1",
             &[&name],
         )
-        .await;
-    let row = match row {
-        // No `debshrew` schema, or an empty one: nothing is set up.
-        Err(error) if is_missing(&error) => return Ok(None),
-        other => other.map_err(DbError::statement("look up the pipeline"))?,
-    };
+        .await
+        .map_err(failed())?;
     let Some(row) = row else { return Ok(None) };
     let start =
         height(Some(row.get("start_height")))?.ok_or(RegisterError::Damaged("a pipeline has no start"))?;
@@ -98,7 +101,7 @@ pub(super) async fn align(
     }
     client
         .execute(
-            "-- register::pipelines::align\nupdate debshrew.pipeline set start_height = $2 where pipeline_id = $1",
+            "-- register::pipelines::align\nupdate debshrew.pipeline set start_height = $2 where pipeline_id operator(pg_catalog.=) $1",
             &[&found.id, &start_height.to_sql()],
         )
         .await

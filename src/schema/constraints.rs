@@ -41,13 +41,10 @@ pub(super) async fn read(
     transaction: &Transaction<'_>,
     schema: &str,
 ) -> Result<BTreeMap<u32, Vec<Constraint>>, SchemaError> {
-    // With an empty path the names in definitions are whole.
-    execute(transaction, "set local search_path = ''", "set the search path").await?;
     let rows = transaction
         .query(CONSTRAINTS, &[&schema])
         .await
         .map_err(DbError::statement("read the tables' constraints"))?;
-    execute(transaction, "set local search_path to default", "reset the search path").await?;
     let mut constraints: BTreeMap<u32, Vec<Constraint>> = BTreeMap::new();
     for row in &rows {
         let kind = match row.get("kind") {

@@ -40,7 +40,7 @@ impl<'a> Declared<'a> {
 
     /// Which columns an image holds, by their slots; null says all.
     pub(super) fn held() -> Declared<'static> {
-        Declared { name: "undo_held".into(), type_sql: "bytea".into(), collation: None }
+        Declared { name: "undo_held".into(), type_sql: "pg_catalog.bytea".into(), collation: None }
     }
 
     pub(super) fn is(&self, held: &Column) -> bool {

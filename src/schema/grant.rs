@@ -2,27 +2,55 @@
 
 use tokio_postgres::Transaction;
 
-use super::{SchemaError, Wanted, execute};
-use crate::db::quote;
+use super::{SchemaError, execute};
+use crate::db::{DbError, quote};
+use crate::table::{Tables, join};
 
-/// Lets a role read the pipelines' tables, those made later included, and debshrew's views.
+/// Lets a role read debshrew's views, what the pipeline replicates, and views of that alone. Nothing else of the schema.
 pub(super) async fn read(
     transaction: &Transaction<'_>,
     role: &str,
-    wanted: &[Wanted],
+    tables: &Tables,
+    schema: &str,
 ) -> Result<(), SchemaError> {
     let role = quote(role);
+    let replicated: Vec<u32> = tables.of_rows().map(|target| target.table.oid).collect();
+    let mut readable: Vec<String> = tables.of_rows().map(|target| target.table.sql()).collect();
+    readable.extend(views(transaction, schema, &replicated).await?);
     let mut sql = format!(
         "grant usage on schema debshrew to {role};\n\
-         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role};\n"
+         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role};\n\
+         grant usage on schema {} to {role};\n",
+        quote(schema)
     );
-    for pipeline in wanted {
-        let schema = quote(&pipeline.schema);
-        sql.push_str(&format!(
-            "grant usage on schema {schema} to {role};\n\
-             grant select on all tables in schema {schema} to {role};\n\
-             alter default privileges in schema {schema} grant select on tables to {role};\n"
-        ));
+    if !readable.is_empty() {
+        sql.push_str(&format!("grant select on {} to {role}", join(readable.into_iter())));
     }
     execute(transaction, &sql, &format!("let role {role} read")).await
+}
+
+/// Views of a schema that are ours to grant and read, by way of other views perhaps, nothing but these tables.
+async fn views(
+    transaction: &Transaction<'_>,
+    schema: &str,
+    tables: &[u32],
+) -> Result<Vec<String>, SchemaError> {
+    let rows = transaction
+        .query(
+            "-- schema::grant::views\n\
+             with recursive reads (view, oid) as ( \
+               select c.oid, c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+                where n.nspname = $1 and c.relkind in ('v', 'm') and pg_has_role(c.relowner, 'usage') \
+               union \
+               select r.view, d.refobjid from reads r join pg_rewrite w on w.ev_class = r.oid \
+                 join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid \
+                                 and d.refclassid = 'pg_class'::regclass \
+             ) \
+             select v.oid::regclass::text as name from reads r join pg_class c on c.oid = r.oid join pg_class v on v.oid = r.view \
+              group by v.oid having bool_and(c.relkind in ('v', 'm') or c.oid = any ($2)) order by 1",
+            &[&schema, &tables],
+        )
+        .await
+        .map_err(DbError::statement("look for views of what is replicated"))?;
+    Ok(rows.iter().map(|row| row.get("name")).collect())
 }

@@ -18,9 +18,10 @@ use tokio_postgres::{Client, Transaction};
 pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
 
 use crate::block::Height;
+use crate::db::owners::refuse_foreign_schemas;
 use crate::db::{DbError, catalog};
 use crate::failure::Kind;
-use crate::register::{RegisterError, Registered, read_journals};
+use crate::register::{self, RegisterError, Registered, read_journals};
 use crate::table::{
     Reference, Refusal, Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals,
     replicable, take_out_referenced,
@@ -47,8 +48,8 @@ pub enum SchemaError {
         "the tables of pipeline `{pipeline}` have changed since `debshrew migrate` was run last ({differences}); run it"
     )]
     OutOfStep { pipeline: String, differences: String },
-    #[error("pipeline `{pipeline}` is being written by a running debshrew: stop it first")]
-    Running { pipeline: String },
+    #[error("pipeline `{pipeline}` cannot be had for now: {by}; stop it first")]
+    Running { pipeline: String, by: String },
     #[error("table `{table}` cannot be replicated: {reasons}")]
     Refused { table: String, reasons: String },
 }
@@ -123,6 +124,7 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
 
 /// The pipeline's tables, if their journals fit them.
 pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
+    refuse_foreign_schemas(client, &[&journal_schema(&pipeline.name), &pipeline.schema]).await?;
     let tables = read_tables(client, pipeline).await?;
     let differences = journal::differences(client, pipeline, &tables).await?;
     if differences.is_empty() {
@@ -130,6 +132,16 @@ pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Ta
     } else {
         Err(SchemaError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
     }
+}
+
+/// Why the pipeline's lock cannot be taken.
+pub async fn running(client: &Client, pipeline: &str) -> Result<SchemaError, SchemaError> {
+    let held = match register::find(client, pipeline).await? {
+        Some(found) => register::holder(client, found.id).await?,
+        None => None,
+    };
+    let by = held.map_or("a running debshrew writes it".to_owned(), |held| held.explained());
+    Ok(SchemaError::Running { pipeline: pipeline.to_owned(), by })
 }
 
 async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), SchemaError> {

@@ -12,9 +12,10 @@ use tokio_postgres::{Client, Transaction};
 use super::record::Records;
 use super::text::may_convert;
 use super::witness::Witness;
-use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables};
+use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables, running};
 use crate::db::catalog::{self, Table};
 use crate::db::lock::Lock;
+use crate::db::owners::{foreign_creators, refuse_foreign_schemas};
 use crate::db::{DbError, migrate, quote};
 use crate::register::{self, Registered, read_journals, write_journals};
 use crate::table::{STATE_TABLE, Target, advice, journal_schema};
@@ -51,6 +52,8 @@ pub struct PipelineReport {
     pub cut: Vec<String>,
     /// Tables that cannot be replicated, with the reason.
     pub refused: BTreeMap<String, String>,
+    /// What is better mended, though nothing stands in the way.
+    pub notes: Vec<String>,
     /// What works but could work better: table and advice.
     pub advice: Vec<(String, String)>,
     pub tables: Vec<String>,
@@ -83,29 +86,26 @@ async fn migrate_locked(
     readers: &[String],
     mode: Mode,
 ) -> Result<Report, SchemaError> {
-    migrate::refuse_newer(client).await?;
-    for pipeline in wanted {
-        if let Some(found) = register::find(client, &pipeline.name).await?
-            && !Lock::Writer(found.id).try_take(client).await?
-        {
-            return Err(SchemaError::Running { pipeline: pipeline.name.clone() });
-        }
-    }
     let transaction = client.transaction().await.map_err(DbError::statement("begin the migrations"))?;
     let mut report = Report::default();
-    execute(&transaction, "create schema if not exists debshrew", "make the schema `debshrew`").await?;
+    make_schema(&transaction, "debshrew").await?;
+    migrate::refuse_newer(&transaction).await?;
+    for pipeline in wanted {
+        if let Some(found) = register::find(&transaction, &pipeline.name).await?
+            && !Lock::Writer(found.id).try_take(transaction.client()).await?
+        {
+            return Err(running(transaction.client(), &pipeline.name).await?);
+        }
+    }
     let done = migrate::run(&transaction, &migrate::own(), migrate::OWN_HISTORY).await?;
     report.own = done.iter().map(ToString::to_string).collect();
     for view in VIEWS {
         execute(&transaction, view, "make the views").await?;
     }
     for pipeline in wanted {
-        report.pipelines.push(migrate_pipeline(&transaction, pipeline).await?);
+        report.pipelines.push(migrate_pipeline(&transaction, pipeline, readers).await?);
     }
-    for role in readers {
-        grant::read(&transaction, role, wanted).await?;
-        report.readers.push(role.clone());
-    }
+    report.readers = readers.to_vec();
     match mode {
         Mode::Apply => transaction.commit().await.map_err(DbError::statement("commit the migrations"))?,
         Mode::DryRun => transaction.rollback().await.map_err(DbError::statement("end the dry run"))?,
@@ -116,12 +116,13 @@ async fn migrate_locked(
 async fn migrate_pipeline(
     transaction: &Transaction<'_>,
     wanted: &Wanted,
+    readers: &[String],
 ) -> Result<PipelineReport, SchemaError> {
     let registered =
         register::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
     let schema = quote(&wanted.schema);
-    execute(transaction, &format!("create schema if not exists {schema}"), "make the pipeline's schema")
-        .await?;
+    make_schema(transaction, &wanted.schema).await?;
+    make_schema(transaction, &journal_schema(&wanted.name)).await?;
     renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
     let before = Witness::look(transaction, &wanted.schema).await?;
@@ -131,7 +132,7 @@ async fn migrate_pipeline(
         execute(transaction, &format!("set local search_path = {schema}"), "set the search path").await?;
         let run = migrate::run(transaction, &migrate::in_folder(folder)?, &history(&wanted.name)).await;
         ran = run.map_err(|error| naming(error, &wanted.name))?;
-        execute(transaction, "set local search_path to default", "reset the search path").await?;
+        execute(transaction, "set local search_path = ''", "reset the search path").await?;
     }
     journal::prepare(transaction, &wanted.name).await?;
     let tables = read_tables(transaction.client(), &registered).await?;
@@ -150,6 +151,21 @@ async fn migrate_pipeline(
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;
     let replicated = || tables.of_rows();
+    for role in readers {
+        register::add_reader(transaction, registered.id, role).await?;
+    }
+    for role in register::readers(transaction, registered.id).await? {
+        grant::read(transaction, &role, &tables, &wanted.schema).await?;
+    }
+    let creators = foreign_creators(transaction, &wanted.schema).await?;
+    let note = |role: &String| {
+        let grantee = if role == "PUBLIC" { role.clone() } else { quote(role) };
+        format!(
+            "role {role} may create objects in schema `{}`, and take over names that migrations, triggers and defaults use \
+             without a schema: `revoke create on schema {schema} from {grantee}`",
+            wanted.schema
+        )
+    };
     let said = |target: &Target| {
         advice(target).into_iter().map(|advice| (target.table.name.clone(), advice)).collect()
     };
@@ -159,9 +175,17 @@ async fn migrate_pipeline(
         journals: steps.done,
         cut: steps.cut,
         refused: tables.refused().clone(),
+        notes: creators.iter().map(note).collect(),
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),
         tables: replicated().map(|target| target.table.name.clone()).collect(),
     })
+}
+
+/// Makes a schema, unless it exists and belongs to somebody who is trusted.
+async fn make_schema(transaction: &Transaction<'_>, name: &str) -> Result<(), SchemaError> {
+    let sql = format!("create schema if not exists {}", quote(name));
+    execute(transaction, &sql, &format!("make the schema `{name}`")).await?;
+    Ok(refuse_foreign_schemas(transaction, &[name]).await.map(drop)?)
 }
 
 /// After a restore from a dump, gives the records the numbers of now, before migrations change names.

@@ -58,6 +58,13 @@ fn refusals(table: &Table, role: Role) -> Vec<String> {
             table.sql()
         ));
     }
+    if let Some(owner) = &table.foreign_owner {
+        reasons.push(format!(
+            "it, or a partition of it, belongs to role `{owner}`, whose triggers and defaults would run with debshrew's \
+             rights; look at it, then `alter table {} owner to` debshrew's role",
+            table.sql()
+        ));
+    }
     if table.inherits {
         reasons.push("it takes part in table inheritance; use partitions instead".into());
     }

@@ -104,7 +104,7 @@ impl Scene {
     /// Runs a command that is to succeed.
     pub async fn succeed(&self, arguments: &[&str]) -> Output {
         let output = self.run(arguments).await;
-        assert_eq!(output.code, 0, "{arguments:?}: {}", output.stderr);
+        assert_eq!(output.code, 0, "{arguments:?}: {}{}", output.stdout, output.stderr);
         output
     }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::{Client, Row};
 
-use super::{DbError, quote};
+use super::{DbError, owners, quote};
 use queries::{COLUMNS, FOREIGN_KEYS, KEYS, OUTSIDE_KEYS, RELATIONS, TRIGGERS, TYPES};
 
 /// A column's position in its [`Table`].
@@ -56,6 +56,8 @@ pub struct Table {
     /// It has children by inheritance, or is one; partitions do not count.
     pub inherits: bool,
     pub has_rules: bool,
+    /// The role that it, or a partition of it, belongs to, if that one is not trusted.
+    pub foreign_owner: Option<String>,
     /// Row level security hides rows from the role that we are.
     pub row_security: bool,
 }
@@ -161,21 +163,10 @@ pub struct Trigger {
     pub before: bool,
 }
 
-/// The tables of `schema` that have no other owner than the pipeline, by name.
+/// The tables of `schema` that have no other owner than the pipeline, by name. The session's `search_path` is empty, so
+/// that types, collations and operators are written with their schemas.
 pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError> {
     let read = |what: &'static str| DbError::statement(format!("read the catalog ({what})"));
-    // With an empty path every type, collation and operator is written with its schema. Compiling these plans takes
-    // longer than running them.
-    let (path, jit): (String, String) = client
-        .query_one(
-            // From left to right: what it was, before it changes.
-            "select current_setting('search_path'), current_setting('jit'), \
-                    pg_catalog.set_config('search_path', '', false), pg_catalog.set_config('jit', 'off', false)",
-            &[],
-        )
-        .await
-        .map(|row| (row.get(0), row.get(1)))
-        .map_err(read("settings"))?;
     let relations = client.query(RELATIONS, &[&schema]).await.map_err(read("tables"))?;
     let columns = client.query(COLUMNS, &[&schema]).await.map_err(read("columns"))?;
     let type_oids: Vec<u32> = columns.iter().map(|row| row.get("type_oid")).collect();
@@ -184,13 +175,6 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     let foreign_keys = client.query(FOREIGN_KEYS, &[&schema]).await.map_err(read("foreign keys"))?;
     let outside = client.query(OUTSIDE_KEYS, &[&schema]).await.map_err(read("references"))?;
     let triggers = client.query(TRIGGERS, &[&schema]).await.map_err(read("triggers"))?;
-    client
-        .execute(
-            "select pg_catalog.set_config('search_path', $1, false), pg_catalog.set_config('jit', $2, false)",
-            &[&path, &jit],
-        )
-        .await
-        .map_err(read("settings"))?;
 
     let mut tables: BTreeMap<u32, Table> =
         relations.iter().map(|row| (row.get("oid"), table(row, schema))).collect();
@@ -212,6 +196,11 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     for row in &outside {
         if let Some(table) = tables.get_mut(&row.get("table_oid")) {
             table.referenced_by.push(OutsideKey { table: row.get("referencing"), name: row.get("name") });
+        }
+    }
+    for (oid, owner) in owners::foreign_tables(client, schema).await? {
+        if let Some(table) = tables.get_mut(&oid) {
+            table.foreign_owner = Some(owner);
         }
     }
     for row in &triggers {
@@ -243,6 +232,7 @@ fn table(row: &Row, schema: &str) -> Table {
         unlogged: row.get("unlogged"),
         inherits: row.get("inherits"),
         has_rules: row.get("has_rules"),
+        foreign_owner: None,
         row_security: row.get("row_security"),
     }
 }

@@ -70,7 +70,9 @@ with recursive needed (oid) as (
             where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
    ) part (oid)
 )
-select t.oid, format_type(t.oid, -1) as sql, t.typtype::text as kind, t.typcategory::text as category,
+select t.oid, coalesce((select format('%I.%I[]', en.nspname, e.typname)
+                          from pg_type e join pg_namespace en on en.oid = e.typnamespace where e.typarray = t.oid),
+                       format('%I.%I', tn.nspname, t.typname)) as sql, t.typtype::text as kind, t.typcategory::text as category,
        t.typelem as element, t.typbasetype as base, t.typdelim::text as delimiter,
        (select r.rngsubtype from pg_range r where t.oid in (r.rngtypid, r.rngmultitypid)) as subtype,
        array(select a.attname::text from pg_attribute a
@@ -79,7 +81,7 @@ select t.oid, format_type(t.oid, -1) as sql, t.typtype::text as kind, t.typcateg
        array(select a.atttypid from pg_attribute a
               where t.typtype = 'c' and a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
               order by a.attnum) as field_types
-  from needed n join pg_type t on t.oid = n.oid";
+  from needed n join pg_type t on t.oid = n.oid join pg_namespace tn on tn.oid = t.typnamespace";
 
 // Strategy 3 of a B-tree's operator family is equality (PostgreSQL's manual, "B-Tree Indexes").
 pub(super) const KEYS: &str = "\

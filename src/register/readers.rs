@@ -1,0 +1,37 @@
+//! The roles that may read what a pipeline replicates.
+
+use tokio_postgres::GenericClient;
+
+use super::RegisterError;
+use crate::db::DbError;
+
+/// The roles that were let in, as far as they still exist, by name.
+pub async fn readers(client: &impl GenericClient, pipeline: i32) -> Result<Vec<String>, RegisterError> {
+    let rows = client
+        .query(
+            "-- register::readers::readers\n\
+             select role_name from debshrew.reader join pg_roles on rolname = role_name \
+              where pipeline_id = $1 order by role_name",
+            &[&pipeline],
+        )
+        .await
+        .map_err(DbError::statement("look up who may read"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Lets a role in, for the tables of now and those to come.
+pub async fn add_reader(
+    client: &impl GenericClient,
+    pipeline: i32,
+    role: &str,
+) -> Result<(), RegisterError> {
+    client
+        .execute(
+            "-- register::readers::add_reader\n\
+             insert into debshrew.reader (pipeline_id, role_name) values ($1, $2) on conflict do nothing",
+            &[&pipeline, &role],
+        )
+        .await
+        .map_err(DbError::statement("record who may read"))?;
+    Ok(())
+}
