@@ -176,13 +176,13 @@ impl<'a> Rows<'a> {
 
     /// Inserts the rows, or sets the columns that are bound in those that exist. PostgreSQL checks
     /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal. There is no trigger that
-    /// could keep a row out; inside `with`, and with something returned, a rule that would is an error.
+    /// could keep a row out; a rule that would is an error, inside `with` or beside `on conflict`.
     fn upsert(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|column| self.target.name(*column)).collect();
         let values = names[self.table().key.len()..].iter();
         format!(
             "-- commit::upsert\nwith put as (\n  insert into {} ({}) overriding system value\n  select {} from {}\n  \
-             on conflict ({}) do update set {}\n  returning 1\n)\nselect where {}",
+             on conflict ({}) do update set {}\n)\nselect where {}",
             self.table().sql(),
             names.join(", "),
             join((0..self.columns.len()).map(|index| format!("v.c{index}"))),
