@@ -48,6 +48,11 @@ impl Records {
         self.tables.get(table)
     }
 
+    /// All of them, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &JournalRecord)> {
+        self.tables.iter().map(|(name, record)| (name.as_str(), record))
+    }
+
     pub(super) fn former(&self, table: &Table, targets: &[Target]) -> Former<'_> {
         let by_name = self.tables.get_key_value(&table.name);
         if self.restored {
