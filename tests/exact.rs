@@ -11,6 +11,7 @@ mod order;
 mod outcome;
 mod outside;
 mod parents;
+mod patterns;
 mod plain;
 mod publication;
 mod random;
