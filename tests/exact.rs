@@ -6,6 +6,7 @@ mod advice;
 mod bounds;
 mod conversions;
 mod cost;
+mod defaults;
 mod meanwhile;
 mod order;
 mod outcome;

@@ -1,6 +1,6 @@
 //! A block's way in: its rows, their journals, the transform's state and the checkpoint, in one transaction.
 //!
-//! `plan` decides what is sent (pure), `statements` is its SQL, `transaction` sends it, and `writer` keeps several blocks
+//! `order` decides in which order a block is tried first and `plan` what is sent (both pure), `statements` is its SQL, `transaction` sends it, and `writer` keeps several blocks
 //! on their way. Knows nothing of the source or of WebAssembly.
 //!
 //! # The protocol
@@ -20,8 +20,8 @@
 //!    (`debshrew.has_only_triggers`), as what it changes would not be journaled. COMMIT is on its way by then, and only the
 //!    server can still hold it back.
 //! 5. **In the order of emission if need be:** statements go by table and column set. Where a constraint or a trigger
-//!    objects, the block is applied once more, a statement a change, before it is called wrong. A block that changes a row
-//!    of a table with triggers twice goes that way at once, since a trigger may count.
+//!    objects, the block is applied once more, a statement a change, before it is called wrong. Where a trigger or a
+//!    default could tell the difference, the block goes that way at once (`order`).
 //! 6. **The journal decides nothing:** whether a block is journaled makes no difference to its statements, but for the
 //!    parts that journal. A row's first change in a block journals it as the block found it.
 //! 7. **May come last:** the move of the checkpoint. With several connections a block writes the rows that no block in
@@ -30,6 +30,7 @@
 //!
 //! A statement that is to be added goes into `statements`, and into `plan` where it is decided on.
 
+mod order;
 mod parameters;
 mod plan;
 mod statements;
@@ -155,9 +156,9 @@ impl CommitError {
     /// Whether the same changes may be fine in another order: a constraint or a trigger objects to what another change of
     /// the block would have put right before. A trigger may object with any error. In sets only references come right,
     /// since referenced tables go first there; what a trigger says of single changes stands.
-    fn may_pass(&self, order: plan::Order) -> bool {
+    fn may_pass(&self, order: order::Order) -> bool {
         let code = match self {
-            CommitError::RowsMissing { .. } => return order == plan::Order::Emission,
+            CommitError::RowsMissing { .. } => return order == order::Order::Emission,
             CommitError::Statement { source, .. } | CommitError::Transaction { source, .. } => {
                 if kind_of(source) == Kind::Transient {
                     return false;
@@ -171,8 +172,8 @@ impl CommitError {
             | CommitError::Disconnected { .. } => return false,
         };
         match order {
-            plan::Order::Emission => code.is_some(),
-            plan::Order::Sets => code == Some(&SqlState::FOREIGN_KEY_VIOLATION),
+            order::Order::Emission => code.is_some(),
+            order::Order::Sets => code == Some(&SqlState::FOREIGN_KEY_VIOLATION),
         }
     }
 }

@@ -12,8 +12,9 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
+use super::order::Order;
 use super::parameters::TextArray;
-use super::plan::{self, Images, Order, Shape, Step};
+use super::plan::{self, Images, Shape, Step};
 use super::{Block, CommitError, Durability, Journaling, ROWS_MISSING, TRIGGER_APPEARED};
 use crate::block::BlockRef;
 use crate::db::catalog::Column;

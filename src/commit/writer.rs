@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::pending;
 use tokio_postgres::Client;
 
-use super::plan::{Order, first_order};
+use super::order::{Order, first_order};
 use super::transaction::{Prepared, Sender, Sent, Statements};
 use super::{Block, CommitError};
 use crate::block::BlockRef;

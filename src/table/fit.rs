@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own};
+use super::trigger::keeps_to_row;
 use crate::db::catalog::{Column, Table};
 use crate::db::quote;
 
@@ -271,18 +272,18 @@ pub fn advice(target: &Target) -> Vec<String> {
         ));
     }
     for column in table.columns.iter() {
-        if let Some(default) = &column.volatile_default {
+        if let Some(default) = &column.varying_default {
             advice.push(format!(
-                "column `{}` has a default that differs from time to time ({default}): where the transform leaves it \
+                "column `{}` has a default that may differ from time to time ({default}): where the transform leaves it \
                  out, a block that is processed again after a reorg gets another value",
                 column.name
             ));
         }
     }
-    for trigger in &table.triggers {
+    for trigger in table.triggers.iter().filter(|trigger| !keeps_to_row(trigger)) {
         advice.push(format!(
-            "trigger `{}` runs for a block's changes, and not in a rollback: what it writes outside its own row is not \
-             taken back",
+            "trigger `{}` may look at, or write, more than its row: blocks are applied one change after the other, which \
+             is slower, and what it writes elsewhere is not taken back by a rollback",
             trigger.name
         ));
     }

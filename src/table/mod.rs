@@ -14,6 +14,7 @@ mod placement;
 mod resolve;
 pub mod state;
 mod target;
+mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -87,6 +88,16 @@ impl Tables {
     /// Referenced tables before those that reference them; those that reference one another in a circle together.
     pub fn parents_first(&self) -> impl DoubleEndedIterator<Item = &[TableId]> {
         self.parents_first.iter().map(Vec::as_slice)
+    }
+
+    /// Whether a foreign key of a table's that is checked statement by statement references the table itself, or one that
+    /// references it in a circle: then no order of tables is right for all rows.
+    pub fn has_immediate_circle(&self, id: TableId) -> bool {
+        let target = self.get(id);
+        let mut families = self.parents_first();
+        let family = families.find(|family| family.contains(&id)).unwrap_or_default();
+        let in_family = |oid: u32| family.iter().any(|member| self.get(*member).table.oid == oid);
+        target.table.foreign_keys.iter().any(|key| !key.deferrable && in_family(key.references))
     }
 
     fn state(&self) -> Option<TableId> {
