@@ -8,6 +8,7 @@ mod conversions;
 mod cost;
 mod defaults;
 mod meanwhile;
+mod messages;
 mod order;
 mod outcome;
 mod outside;

@@ -1,7 +1,7 @@
 //! A block's way in: its rows, their journals, the transform's state and the checkpoint, in one transaction.
 //!
-//! `order` decides in which order a block is tried first and `plan` what is sent (both pure), `statements` is its SQL, `transaction` sends it, and `writer` keeps several blocks
-//! on their way. Knows nothing of the source or of WebAssembly.
+//! `order` decides in which order a block is tried first and `plan` what is sent (both pure), `statements` is its SQL, `transaction` sends it, `explain` finds out what failed, and `writer` keeps
+//! several blocks on their way. Knows nothing of the source or of WebAssembly.
 //!
 //! # The protocol
 //!
@@ -30,6 +30,7 @@
 //!
 //! A statement that is to be added goes into `statements`, and into `plan` where it is decided on.
 
+mod explain;
 mod order;
 mod parameters;
 mod plan;
@@ -81,11 +82,13 @@ pub enum CommitError {
     Db(#[from] DbError),
     #[error(transparent)]
     Register(#[from] RegisterError),
-    #[error("PostgreSQL refused to {doing} table `{table}`{}", at_column(.column))]
+    #[error("PostgreSQL refused to {doing} table `{table}`{}", place(.column, .row))]
     Statement {
         doing: &'static str,
         table: String,
         column: Option<String>,
+        /// The row's key, where it is known.
+        row: Option<String>,
         #[source]
         source: tokio_postgres::Error,
     },
@@ -95,8 +98,8 @@ pub enum CommitError {
         #[source]
         source: tokio_postgres::Error,
     },
-    #[error("table `{table}`: {counts}; a trigger or a rule must have kept the others out")]
-    RowsMissing { table: String, counts: String },
+    #[error("table `{table}`{}: {counts}; {by} must have kept the others out", place(&None, .row))]
+    RowsMissing { table: String, counts: String, by: String, row: Option<String> },
     #[error(
         "table `{table}` has a trigger or a foreign key that it did not have: the tables are to be looked at once more"
     )]
@@ -119,8 +122,10 @@ const ROWS_MISSING: &str = "DS002";
 /// What `debshrew.has_only_triggers` raises.
 const TRIGGER_APPEARED: &str = "DS003";
 
-fn at_column(column: &Option<String>) -> String {
-    column.as_ref().map(|name| format!(", at column `{name}`")).unwrap_or_default()
+fn place(column: &Option<String>, row: &Option<String>) -> String {
+    let column = column.as_ref().map(|name| format!(", at column `{name}`"));
+    let row = row.as_ref().map(|row| format!(", in the row {row}"));
+    column.unwrap_or_default() + &row.unwrap_or_default()
 }
 
 impl CommitError {

@@ -58,41 +58,43 @@ fn defaults_tell(
     touched: &[(TableId, &Target)],
     emitted: &[&Emitted<'_>],
 ) -> bool {
-    let mut counting = BTreeSet::new();
-    let mut sets: BTreeSet<Set> = BTreeSet::new();
-    let mut in_turn = false;
-    for change in emitted {
-        let set = set(change);
-        let is_left_out = |column: &ColumnId| set.1.as_ref().is_some_and(|set| !set.contains(column));
-        let defaults = tables.get(change.table).dependent_defaults();
-        for (_, dependence) in defaults.filter(|(column, _)| is_left_out(column)) {
-            if changes.is_folded(change.table) {
-                return true;
-            }
-            match dependence {
-                Dependence::Nothing => {}
-                Dependence::Rows => return true,
-                Dependence::Turn => {
-                    in_turn = true;
-                    counting.insert((0, set.clone()));
-                }
-                Dependence::Sequences(sequences) => {
-                    counting.extend(sequences.iter().map(|sequence| (*sequence, set.clone())));
-                }
-            }
-        }
-        sets.insert(set);
+    let sets: BTreeSet<Set> = emitted.iter().map(|change| set(change)).collect();
+    let left_out: Vec<(&Set, &Dependence)> = sets.iter().flat_map(|set| left_out(tables, set)).collect();
+    let folded: Vec<TableId> =
+        touched.iter().map(|(id, _)| *id).filter(|table| changes.is_folded(*table)).collect();
+    let tells =
+        |(set, dependence): &(&Set, &Dependence)| **dependence == Dependence::Rows || folded.contains(&set.0);
+    if left_out.iter().any(tells) {
+        return true;
     }
     // What depends on its turn may take from any sequence.
-    let takers: BTreeSet<(u32, &Set)> =
-        counting.iter().map(|(sequence, set)| (if in_turn { 0 } else { *sequence }, set)).collect();
+    let in_turn = left_out.iter().any(|(_, dependence)| **dependence == Dependence::Turn);
+    let takers: BTreeSet<(u32, &Set)> = left_out
+        .iter()
+        .flat_map(|(set, dependence)| {
+            let sequences = match dependence {
+                Dependence::Sequences(sequences) if !in_turn => sequences.as_slice(),
+                _ => &[0],
+            };
+            sequences.iter().map(|sequence| (*sequence, *set))
+        })
+        .collect();
     let sequences: BTreeSet<u32> = takers.iter().map(|(sequence, _)| *sequence).collect();
     let is_shared = takers.len() > sequences.len();
     // Numbers that a first try took are gone when it fails.
     let may_fail = |(id, target): &(TableId, &Target)| {
         target.table.immediate_unique.is_some() || tables.has_immediate_circle(*id)
     };
-    is_shared || (!counting.is_empty() && sets.len() > 1 && touched.iter().any(may_fail))
+    is_shared || (!left_out.is_empty() && sets.len() > 1 && touched.iter().any(may_fail))
+}
+
+/// What the defaults depend on that rows of a set have where they are new.
+fn left_out<'a>(tables: &'a Tables, set: &'a Set) -> impl Iterator<Item = (&'a Set, &'a Dependence)> {
+    let defaults = set.1.iter().flat_map(|columns| {
+        let defaults = tables.get(set.0).dependent_defaults();
+        defaults.filter(|(column, _)| columns.binary_search(column).is_err())
+    });
+    defaults.map(move |(_, dependence)| (set, dependence))
 }
 
 fn set(change: &Emitted<'_>) -> Set {

@@ -91,9 +91,13 @@ impl Writer {
                     again = [(block, other)].into_iter().chain(behind).chain(again).collect();
                     objection = Some((at, error));
                 }
-                // Of both the first says more.
+                // Of both the first says more, but for the row that was kept out: one by one, it is known.
                 _ => {
-                    let first = objection.filter(|_| tried && error.may_pass(Order::Emission));
+                    let says_row = matches!(error, CommitError::RowsMissing { row: Some(_), .. });
+                    let first = objection.filter(|(_, first)| {
+                        let same = says_row && matches!(first, CommitError::RowsMissing { .. });
+                        tried && !same && error.may_pass(Order::Emission)
+                    });
                     return Err(first.unwrap_or((at, error)));
                 }
             }

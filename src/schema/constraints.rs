@@ -18,6 +18,8 @@ pub(super) struct Constraint {
     kind: Kind,
     /// Columns that it is about, by name.
     columns: Vec<String>,
+    /// That of the constraint or index, if it has one.
+    name: Option<String>,
     /// As PostgreSQL writes it: equal texts are the same constraint.
     pub(super) definition: String,
     /// What a `check` checks.
@@ -60,6 +62,7 @@ pub(super) async fn read(
         constraints.entry(row.get("table_oid")).or_default().push(Constraint {
             kind,
             columns: row.get("columns"),
+            name: row.get("name"),
             definition: row.get("definition"),
             expression: row.get("expression"),
         });
@@ -74,7 +77,7 @@ with tables as (
    where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition
 )
 select a.attrelid as table_oid, 'not null' as kind, array[a.attname::text] as columns,
-       format('%I not null', a.attname) as definition, null as expression
+       format('%I not null', a.attname) as definition, null as expression, null as name
   from pg_attribute a join tables t on t.oid = a.attrelid
  where a.attnum > 0 and not a.attisdropped and a.attnotnull and a.attgenerated = ''
 union all
@@ -87,34 +90,35 @@ select a.attrelid, 'type', array[a.attname::text],
                                || coalesce((select string_agg(' ' || pg_get_constraintdef(k.oid), '' order by k.conname)
                                               from pg_constraint k where k.contypid = d.oid and k.contype = 'c'), ''), '')
                         from domain join pg_type d using (oid) where d.typtype = 'd'), ''),
-       null
+       null, null
   from pg_attribute a join tables t on t.oid = a.attrelid
  where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 union all
 select k.conrelid, case when k.contype = 'c' and k.convalidated then 'check' else 'other' end,
        array(select a.attname::text from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any(k.conkey)),
-       pg_get_constraintdef(k.oid), pg_get_expr(k.conbin, k.conrelid)
+       pg_get_constraintdef(k.oid), pg_get_expr(k.conbin, k.conrelid), k.conname::text
   from pg_constraint k join tables t on t.oid = k.conrelid
  where k.contype in ('c', 'x', 'f') and (k.contype <> 'f' or k.conparentid = 0)
 union all
 -- A table that others reference must have what they reference.
-select k.confrelid, 'other', '{}', format('%s referenced by %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
+select k.confrelid, 'other', '{}', format('%s referenced by %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null,
+       k.conname::text
   from pg_constraint k join tables t on t.oid = k.confrelid
  where k.contype = 'f' and k.confrelid <> k.conrelid and k.conparentid = 0
 union all
 -- Of partitions alone.
-select t.oid, 'other', '{}', format('%s of %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
+select t.oid, 'other', '{}', format('%s of %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null, k.conname::text
   from pg_constraint k join pg_class p on p.oid = k.conrelid and p.relispartition
   join tables t on t.oid = pg_partition_root(k.conrelid)
  where k.contype in ('c', 'u', 'x') and k.coninhcount = 0
 union all
-select t.oid, 'other', '{}', pg_get_indexdef(i.indexrelid), null
+select t.oid, 'other', '{}', pg_get_indexdef(i.indexrelid), null, i.indexrelid::regclass::text
   from pg_index i join pg_class p on p.oid = i.indrelid and p.relispartition
   join tables t on t.oid = pg_partition_root(i.indrelid)
  where i.indisunique and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
 union all
 -- Different texts may be equal under them.
-select a.attrelid, 'other', array[a.attname::text], format('%I collate %s', a.attname, l.oid::regcollation), null
+select a.attrelid, 'other', array[a.attname::text], format('%I collate %s', a.attname, l.oid::regcollation), null, null
   from pg_attribute a join tables t on t.oid = a.attrelid
   join pg_collation l on l.oid = a.attcollation and not l.collisdeterministic
  where a.attnum > 0 and not a.attisdropped
@@ -123,7 +127,8 @@ select i.indrelid, case when i.indexprs is null and i.indpred is null
                            and pg_get_indexdef(i.indexrelid) not like '%NULLS NOT DISTINCT%' then 'unique' else 'other' end,
        array(select a.attname::text from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k (number)
                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number),
-       regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE UNIQUE INDEX .* ON ', 'unique '), null
+       regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE UNIQUE INDEX .* ON ', 'unique '), null,
+       (select x.relname::text from pg_class x where x.oid = i.indexrelid)
   from pg_index i join tables t on t.oid = i.indrelid
  where i.indisunique and not i.indisprimary";
 
@@ -144,6 +149,14 @@ pub(super) async fn violated<'a>(
 }
 
 impl Constraint {
+    /// For messages.
+    pub(super) fn described(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{name}` ({})", self.definition),
+            None => self.definition.clone(),
+        }
+    }
+
     async fn may_be_violated(
         &self,
         transaction: &Transaction<'_>,

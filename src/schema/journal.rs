@@ -215,7 +215,8 @@ impl<'a> Work<'a> {
             for violated in constraints::violated(self.transaction, &target, now, &before).await? {
                 self.steps.cut.push(format!(
                     "rows that `{}` once had may not meet what is new: {}",
-                    target.table.name, violated.definition
+                    target.table.name,
+                    violated.described()
                 ));
             }
         }

@@ -172,8 +172,9 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
             if let Some(other) = targets.iter().find(written) {
                 reasons.push((name.clone(), format!(
                     "its trigger `{}` seems to write to `{}`, which is replicated too: the journal would not see it; \
-                     emit those changes from the transform",
-                    trigger.name, other.table.name
+                     emit those changes from the transform or, if blocks do not write to that table (a log of changes, an audit), \
+                     keep it in another schema: `alter table {} set schema …`",
+                    trigger.name, other.table.name, other.table.sql()
                 )));
             }
         }
@@ -266,9 +267,16 @@ pub fn advice(target: &Target) -> Vec<String> {
         ));
     }
     if let Some(index) = &table.immediate_unique {
+        let instead = match table.immediate_unique_special {
+            false => "as a `deferrable` constraint it is checked once a block",
+            // An index of that kind cannot be a `unique` constraint.
+            true => {
+                "over expressions or on some rows no `unique` constraint can be; `exclude using btree (… with =) where \
+                 (…) deferrable` in its place is checked once a block"
+            }
+        };
         advice.push(format!(
-            "unique `{index}` is checked row by row, so two rows cannot swap its values within a block; as a \
-             `deferrable` constraint it is checked once a block"
+            "unique `{index}` is checked row by row, so two rows cannot swap its values within a block; {instead}"
         ));
     }
     for column in table.columns.iter() {

@@ -4,8 +4,8 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::Key;
 use super::trigger::keeps_to_row;
+use super::{Key, excerpt};
 use crate::db::catalog::{Column, ColumnId, Dependence, Shape, Table};
 use crate::db::quote;
 
@@ -202,6 +202,15 @@ impl Target {
     /// The key's columns, for SQL.
     pub fn key_names(&self) -> String {
         join(self.table.key.iter().map(|column| self.name(*column)))
+    }
+
+    /// A row by its key, for messages; what is not known of it is left out.
+    pub fn row_name(&self, key: &[Option<String>]) -> String {
+        let columns = self.table.key.iter().zip(key).map(|(column, text)| {
+            let text = text.as_ref()?;
+            Some(format!("`{}` = `{}`", self.table.column(*column).name, excerpt(text)))
+        });
+        join(columns.flatten())
     }
 
     /// The rows of two names have the same key.

@@ -47,6 +47,8 @@ pub struct Table {
     pub key_deferrable: bool,
     /// The name of a unique index or exclusion constraint beside the primary key that is checked row by row.
     pub immediate_unique: Option<String>,
+    /// It is a unique index over expressions or on some rows, which no `unique` constraint can be.
+    pub immediate_unique_special: bool,
     pub foreign_keys: Vec<ForeignKey>,
     /// Foreign keys of tables in other schemas that reference this table.
     pub referenced_by: Vec<OutsideKey>,
@@ -167,6 +169,8 @@ pub struct Trigger {
     pub before: bool,
     /// It fires for each row, and not once a statement.
     pub for_rows: bool,
+    /// It fires for rows that are inserted or updated.
+    pub for_puts: bool,
     /// It fires for nothing but `truncate`.
     pub for_truncate: bool,
     /// The function is PostgreSQL's own.
@@ -258,6 +262,7 @@ fn table(row: &Row, schema: &str) -> Table {
         key_temporal: row.get("key_temporal"),
         key_deferrable: row.get("key_deferrable"),
         immediate_unique: row.get("immediate_unique"),
+        immediate_unique_special: row.get("immediate_unique_special"),
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
         triggers: Vec::new(),
@@ -289,6 +294,7 @@ fn trigger(row: &Row, condition: Option<Calls>) -> Trigger {
         function_source: row.get("source"),
         before: row.get("before"),
         for_rows: row.get("for_rows"),
+        for_puts: row.get("for_puts"),
         for_truncate: row.get("for_truncate"),
         own_function: row.get("own_function"),
         language: row.get("language"),

@@ -13,14 +13,20 @@ select c.oid, c.relname::text as name, c.relkind = 'p' as partitioned, p.members
          as key_deferrable,
        coalesce((select i.indisexclusion from pg_index i where i.indrelid = c.oid and i.indisprimary), false)
          as key_temporal,
-       (select min(k.relname::text) from pg_index i join pg_class k on k.oid = i.indexrelid
-         where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
-           and not i.indisprimary and i.indimmediate) as immediate_unique
+       u.name as immediate_unique, coalesce(u.is_special, false) as immediate_unique_special
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  cross join lateral (
          -- A partition may have indexes, rules and a persistence of its own.
          select array(select c.oid union select relid::oid from pg_partition_tree(c.oid)) as members
        ) p
+  left join lateral (
+         select k.relname::text as name, not i.indisexclusion and (i.indexprs is not null or i.indpred is not null) as is_special
+           from pg_index i join pg_class k on k.oid = i.indexrelid
+          where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
+            and not i.indisprimary and i.indimmediate
+          order by 1
+          limit 1
+       ) u on true
  where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'";
 
 pub(super) const COLUMNS: &str = "\
@@ -139,7 +145,8 @@ pub(super) const TRIGGERS: &str = "\
 -- db::catalog::triggers
 select distinct on (r.root, t.tgname, p.oid, t.tgtype, t.tgqual::text) r.root as table_oid, t.oid, t.tgname::text as name,
        p.proname::text as function_name, p.prosrc as source, t.tgtype & 2 <> 0 as before, t.tgtype & 1 <> 0 as for_rows,
-       t.tgtype & (4 + 8 + 16) = 0 as for_truncate, p.oid < 16384 as own_function, l.lanname::text as language,
+       t.tgtype & (4 + 8 + 16) = 0 as for_truncate,
+       t.tgtype & (4 + 16) <> 0 as for_puts, p.oid < 16384 as own_function, l.lanname::text as language,
        array(select f.proname::text from pg_proc f
               where f.proname = any (regexp_split_to_array(lower(p.prosrc), '[^a-z0-9_]+'))
               group by f.proname

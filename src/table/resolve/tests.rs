@@ -49,6 +49,7 @@ fn target(name: &str, role: Role) -> Target {
         key_temporal: false,
         key_deferrable: false,
         immediate_unique: None,
+        immediate_unique_special: false,
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
         triggers: Vec::new(),
