@@ -215,7 +215,8 @@ impl<'a> Work<'a> {
             for violated in constraints::violated(self.transaction, &target, now, &before).await? {
                 self.steps.cut.push(format!(
                     "rows that `{}` once had may not meet what is new: {}",
-                    target.table.name, violated.definition
+                    target.table.name,
+                    violated.described()
                 ));
             }
         }
@@ -383,7 +384,7 @@ impl<'a> Work<'a> {
             Declared::of(column).sql()
         );
         self.run(&sql, &format!("journal of `{}`: added `{}`", table.name, column.name)).await?;
-        let null = column.default.is_none() && column.volatile_default.is_none() && !column.not_null;
+        let null = column.default.is_none() && column.varying_default.is_none() && !column.not_null;
         if was_there == WasThere::Yes {
             self.steps.cut.push(format!(
                 "the former values of column `{}` of `{}` are not in the journal",
