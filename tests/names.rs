@@ -110,11 +110,6 @@ async fn command(scene: &Scene) {
     scene.succeed(&["status"]).await;
 }
 
-/// What a role reads of debshrew.
-async fn read(client: &Client) {
-    client.batch_execute("table debshrew.pipelines; table debshrew.blocks; table debshrew.reorgs").await.unwrap();
-}
-
 /// The log as a table, and all that was logged so far in it.
 async fn log(client: &Client) -> Vec<(String, String, Option<String>)> {
     // Its own statements are not logged.
@@ -129,7 +124,8 @@ async fn log(client: &Client) -> Vec<(String, String, Option<String>)> {
     let folder: String = client.query_one("show data_directory", &[]).await.unwrap().get(0);
     let begun = Instant::now();
     loop {
-        let copy = format!("truncate logged; copy logged from '{folder}/log/statements.csv' with (format csv)");
+        let copy =
+            format!("truncate logged; copy logged from '{folder}/log/statements.csv' with (format csv)");
         // A line may have been written in part.
         let copied = client.batch_execute(&copy).await;
         if copied.is_ok() {
@@ -141,9 +137,12 @@ async fn log(client: &Client) -> Vec<(String, String, Option<String>)> {
         assert!(begun.elapsed() < DEADLINE, "the log does not come to its end: {copied:?}");
         tokio::task::yield_now().await;
     }
-    let rows = client.query("select application, message, detail from logged", &[]).await.unwrap();
+    let rows =
+        client.query("select application || '/' || d, message, detail from logged", &[]).await.unwrap();
     client.batch_execute("drop table logged").await.unwrap();
-    rows.iter().map(|row| (row.get::<_, Option<String>>(0).unwrap_or_default(), row.get(1), row.get(2))).collect()
+    rows.iter()
+        .map(|row| (row.get::<_, Option<String>>(0).unwrap_or_default(), row.get(1), row.get(2)))
+        .collect()
 }
 
 /// The schema of each object that is not PostgreSQL's own, by number.
@@ -158,11 +157,16 @@ async fn schemas(client: &Client) -> BTreeMap<u32, String> {
 
 /// The objects outside PostgreSQL, debshrew and the pipelines that a parse tree has.
 fn foreign<'a>(tree: &str, schemas: &'a BTreeMap<u32, String>) -> BTreeSet<&'a str> {
-    let ours = |schema: &&str| schema.starts_with("debshrew") || ["counter", "written", "pg_toast"].contains(schema);
+    let ours =
+        |schema: &&str| schema.starts_with("debshrew") || ["counter", "written", "pg_toast"].contains(schema);
     let words: Vec<&str> = tree.split(|letter: char| !(letter.is_alphanumeric() || letter == ':')).collect();
     let fields = words.windows(2).filter(|pair| pair[0].starts_with(':'));
     let numbers = fields.filter_map(|pair| pair[1].parse::<u32>().ok());
-    numbers.filter_map(|number| schemas.get(&number)).map(String::as_str).filter(|schema| !ours(schema)).collect()
+    numbers
+        .filter_map(|number| schemas.get(&number))
+        .map(String::as_str)
+        .filter(|schema| !ours(schema))
+        .collect()
 }
 
 /// The statements of a line of the log; what is prepared is called by its name there.
@@ -205,15 +209,25 @@ async fn no_statement_means_what_somebody_else_has_made() {
     // The writer's session has the pipeline's schema in its path, for the user's triggers and defaults: what is sent
     // there is understood once more, by a session with the worst of paths.
     let replay = scene.database.connect().await;
-    replay
-        .batch_execute("set search_path = clones, pg_catalog; set application_name = 'replay'; ")
-        .await
-        .unwrap();
-    let texts: BTreeSet<String> = logged
-        .iter()
-        .filter(|line| line.0.starts_with("debshrew/"))
-        .flat_map(|line| statements(&line.1))
-        .collect();
+    replay.batch_execute("set search_path = clones, pg_catalog; set log_statement = 'none'").await.unwrap();
+    let mut texts = BTreeSet::new();
+    // A rollback has an empty path but while it puts rows back.
+    let mut empty = BTreeSet::new();
+    for (session, message) in
+        logged.iter().filter(|line| line.0.matches('/').count() == 2).map(|line| (&line.0, &line.1))
+    {
+        for text in statements(message) {
+            if text.contains("set local search_path = ''") {
+                empty.insert(session);
+            } else if ["commit", "rollback"].contains(&text.as_str())
+                || text.contains("set local search_path = \"")
+            {
+                empty.remove(session);
+            } else if !empty.contains(session) {
+                texts.insert(text);
+            }
+        }
+    }
     let texts: Vec<String> = texts.into_iter().collect();
     let mut prepared = 0;
     for (number, text) in texts.iter().enumerate() {
@@ -228,8 +242,11 @@ async fn no_statement_means_what_somebody_else_has_made() {
     assert!(prepared > 40, "{prepared} statements of writers were looked at");
     let mut faults = BTreeSet::new();
     for (application, message, tree) in &log(&admin).await {
-        let number = application.strip_prefix("replay/").and_then(|number| number.parse::<usize>().ok());
-        let Some(text) = number.filter(|_| message.starts_with("parse tree")).map(|number| &texts[number]) else {
+        let number = application
+            .strip_prefix("replay/")
+            .and_then(|rest| rest.split('/').next()?.parse::<usize>().ok());
+        let Some(text) = number.filter(|_| message.starts_with("parse tree")).map(|number| &texts[number])
+        else {
             continue;
         };
         if !foreign(tree.as_deref().unwrap_or_default(), &schemas).is_empty() {

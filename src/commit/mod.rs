@@ -1,7 +1,7 @@
 //! A block's way in: its rows, their journals, the transform's state and the checkpoint, in one transaction.
 //!
-//! `plan` decides what is sent (pure), `statements` is its SQL, `transaction` sends it, and `writer` keeps several blocks
-//! on their way. Knows nothing of the source or of WebAssembly.
+//! `order` decides in which order a block is tried first and `plan` what is sent (both pure), `statements` is its SQL, `transaction` sends it, `explain` finds out what failed, and `writer` keeps
+//! several blocks on their way. Knows nothing of the source or of WebAssembly.
 //!
 //! # The protocol
 //!
@@ -20,8 +20,8 @@
 //!    (`debshrew.has_only_triggers`), as what it changes would not be journaled. COMMIT is on its way by then, and only the
 //!    server can still hold it back.
 //! 5. **In the order of emission if need be:** statements go by table and column set. Where a constraint or a trigger
-//!    objects, the block is applied once more, a statement a change, before it is called wrong. A block that changes a row
-//!    of a table with triggers twice goes that way at once, since a trigger may count.
+//!    objects, the block is applied once more, a statement a change, before it is called wrong. Where a trigger or a
+//!    default could tell the difference, the block goes that way at once (`order`).
 //! 6. **The journal decides nothing:** whether a block is journaled makes no difference to its statements, but for the
 //!    parts that journal. A row's first change in a block journals it as the block found it.
 //! 7. **May come last:** the move of the checkpoint. With several connections a block writes the rows that no block in
@@ -30,6 +30,8 @@
 //!
 //! A statement that is to be added goes into `statements`, and into `plan` where it is decided on.
 
+mod explain;
+mod order;
 mod parameters;
 mod plan;
 mod statements;
@@ -80,11 +82,13 @@ pub enum CommitError {
     Db(#[from] DbError),
     #[error(transparent)]
     Register(#[from] RegisterError),
-    #[error("PostgreSQL refused to {doing} table `{table}`{}", at_column(.column))]
+    #[error("PostgreSQL refused to {doing} table `{table}`{}", place(.column, .row))]
     Statement {
         doing: &'static str,
         table: String,
         column: Option<String>,
+        /// The row's key, where it is known.
+        row: Option<String>,
         #[source]
         source: tokio_postgres::Error,
     },
@@ -94,8 +98,8 @@ pub enum CommitError {
         #[source]
         source: tokio_postgres::Error,
     },
-    #[error("table `{table}`: {counts}; a trigger or a rule must have kept the others out")]
-    RowsMissing { table: String, counts: String },
+    #[error("table `{table}`{}: {counts}; {by} must have kept the others out", place(&None, .row))]
+    RowsMissing { table: String, counts: String, by: String, row: Option<String> },
     #[error(
         "table `{table}` has a trigger or a foreign key that it did not have: the tables are to be looked at once more"
     )]
@@ -118,8 +122,10 @@ const ROWS_MISSING: &str = "DS002";
 /// What `debshrew.has_only_triggers` raises.
 const TRIGGER_APPEARED: &str = "DS003";
 
-fn at_column(column: &Option<String>) -> String {
-    column.as_ref().map(|name| format!(", at column `{name}`")).unwrap_or_default()
+fn place(column: &Option<String>, row: &Option<String>) -> String {
+    let column = column.as_ref().map(|name| format!(", at column `{name}`"));
+    let row = row.as_ref().map(|row| format!(", in the row {row}"));
+    column.unwrap_or_default() + &row.unwrap_or_default()
 }
 
 impl CommitError {
@@ -155,9 +161,9 @@ impl CommitError {
     /// Whether the same changes may be fine in another order: a constraint or a trigger objects to what another change of
     /// the block would have put right before. A trigger may object with any error. In sets only references come right,
     /// since referenced tables go first there; what a trigger says of single changes stands.
-    fn may_pass(&self, order: plan::Order) -> bool {
+    fn may_pass(&self, order: order::Order) -> bool {
         let code = match self {
-            CommitError::RowsMissing { .. } => return order == plan::Order::Emission,
+            CommitError::RowsMissing { .. } => return order == order::Order::Emission,
             CommitError::Statement { source, .. } | CommitError::Transaction { source, .. } => {
                 if kind_of(source) == Kind::Transient {
                     return false;
@@ -171,8 +177,8 @@ impl CommitError {
             | CommitError::Disconnected { .. } => return false,
         };
         match order {
-            plan::Order::Emission => code.is_some(),
-            plan::Order::Sets => code == Some(&SqlState::FOREIGN_KEY_VIOLATION),
+            order::Order::Emission => code.is_some(),
+            order::Order::Sets => code == Some(&SqlState::FOREIGN_KEY_VIOLATION),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
+use super::order::Order;
 use super::parameters::{ELEMENT_BYTES, TextArray};
 use super::{CommitError, Journaling, MAX_MESSAGE_BYTES};
 use crate::db::catalog::ColumnId;
@@ -62,51 +63,8 @@ pub(super) struct Step {
     pub(super) arrays: Vec<TextArray>,
 }
 
-/// In which order a block's changes are applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    /// By table and column set, many rows a statement.
-    Sets,
-    /// As they were emitted, a statement a change.
-    Emission,
-}
-
-impl Order {
-    pub(super) fn other(self) -> Order {
-        match self {
-            Order::Sets => Order::Emission,
-            Order::Emission => Order::Sets,
-        }
-    }
-}
-
 /// The most bytes of values that one statement is sent with, a single row's aside.
 const MAX_STATEMENT_BYTES: usize = 128 << 20;
-
-/// The order in which a block is tried first. A trigger fires for every change of a row, and may count them; a default
-/// that counts gives its numbers to rows as they come.
-pub(super) fn first_order(tables: &Tables, changes: &ChangeSet) -> Order {
-    let counts = |(table, rows): (TableId, &IndexMap<Key, NetRow>)| {
-        let target = tables.get(table);
-        let folded = changes.is_folded(table);
-        let defaults = target.has_counting_default();
-        (folded && (target.has_triggers() || defaults)) || (defaults && has_several_sets(rows))
-    };
-    if changes.tables().any(counts) { Order::Emission } else { Order::Sets }
-}
-
-/// Whether rows that are put set different columns.
-fn has_several_sets(rows: &IndexMap<Key, NetRow>) -> bool {
-    let mut sets = rows.values().filter_map(|row| match &row.net {
-        Net::Delete => None,
-        Net::Upsert(values) | Net::Replace(values) => Some(values),
-    });
-    let same = |a: &[(ColumnId, Datum)], b: &[(ColumnId, Datum)]| {
-        a.iter().map(|(column, _)| column).eq(b.iter().map(|(column, _)| column))
-    };
-    let Some(first) = sets.next() else { return false };
-    sets.any(|values| !same(first, values))
-}
 
 /// The statements that change the tables, and journal what they find there.
 pub(super) fn steps(

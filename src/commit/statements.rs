@@ -76,8 +76,8 @@ impl<'a> Rows<'a> {
         let columns = self.columns.iter().enumerate();
         let casts = columns
             .map(|(index, column)| format!("{} as c{index}", cast(self.table().column(*column), index)));
-        let arrays = (1..=self.columns.len())
-            .map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])"));
+        let arrays =
+            (1..=self.columns.len()).map(|number| format!("pg_catalog.unnest(${number}::pg_catalog.text[])"));
         let names = (0..self.columns.len()).map(|index| format!("c{index}"));
         format!("(select {} from rows from ({}) as u ({})) v", join(casts), join(arrays), join(names))
     }
@@ -177,13 +177,13 @@ impl<'a> Rows<'a> {
 
     /// Inserts the rows, or sets the columns that are bound in those that exist. PostgreSQL checks
     /// `not null` before it sees the conflict, so this takes all columns; and it keeps no journal. There is no trigger that
-    /// could keep a row out; inside `with`, and with something returned, a rule that would is an error.
+    /// could keep a row out; a rule that would is an error, inside `with` or beside `on conflict`.
     fn upsert(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|column| self.target.name(*column)).collect();
         let values = names[self.table().key.len()..].iter();
         format!(
             "-- commit::upsert\nwith put as (\n  insert into {} ({}) overriding system value\n  select {} from {}\n  \
-             on conflict ({}) do update set {}\n  returning 1\n)\nselect where {}",
+             on conflict ({}) do update set {}\n)\nselect where {}",
             self.table().sql(),
             names.join(", "),
             join((0..self.columns.len()).map(|index| format!("v.c{index}"))),
@@ -219,7 +219,11 @@ impl<'a> Rows<'a> {
             join((0..self.columns.len()).map(|index| format!("c{index}"))),
             join((0..).zip(&table.key).map(|(place, column)| format!("{} as c{place}", name(column)))),
             self.journal(wide),
-            self.all_written(&format!("{} operator(pg_catalog.+) {}", self.count_changed(), self.count_made())),
+            self.all_written(&format!(
+                "{} operator(pg_catalog.+) {}",
+                self.count_changed(),
+                self.count_made()
+            )),
         )
     }
 

@@ -1,5 +1,4 @@
-//! A block's transaction: prepared, sent without waiting for replies, looked at when they come; and what can be
-//! found out about one that failed.
+//! A block's transaction: prepared, sent without waiting for replies, looked at when they come.
 
 use std::collections::HashMap;
 use std::future::{Future, ready};
@@ -8,15 +7,13 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::{FutureExt, TryFutureExt, poll};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
-use super::parameters::TextArray;
-use super::plan::{self, Images, Order, Shape, Step};
-use super::{Block, CommitError, Durability, Journaling, ROWS_MISSING, TRIGGER_APPEARED};
+use super::order::Order;
+use super::plan::{self, Images, Shape, Step};
+use super::{Block, CommitError, Durability, Journaling};
 use crate::block::BlockRef;
-use crate::db::catalog::Column;
 use crate::failure::crash_point;
 use crate::register::{Checkpoint, Lease, Move, RegisterError};
 use crate::table::Tables;
@@ -138,7 +135,7 @@ pub(super) struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn client(self) -> &'a Client {
+    pub(super) fn client(self) -> &'a Client {
         self.lease.client()
     }
 
@@ -281,17 +278,17 @@ impl<'a> Sender<'a> {
     }
 
     /// Rolls the failed transaction back and finds out more about what failed.
-    async fn give_up(&self, block: &Prepared, part: Part, source: Refusal) -> CommitError {
+    async fn give_up(self, block: &Prepared, part: Part, source: Refusal) -> CommitError {
         // Whether or not this succeeds, nothing of it is in the database.
         let rolled_back = self.client().batch_execute("rollback").await;
         let error = self.explain(&block.steps, part, source);
         match rolled_back {
-            Ok(()) => self.name_column(&block.steps, error).await,
+            Ok(()) => self.name_value(&block.steps, error).await,
             Err(_) => error,
         }
     }
 
-    fn explain(&self, steps: &[Step], part: Part, source: Refusal) -> CommitError {
+    fn explain(self, steps: &[Step], part: Part, source: Refusal) -> CommitError {
         let source = match source {
             Refusal::Register(error) => return error.into(),
             Refusal::Postgres(source) => source,
@@ -300,69 +297,7 @@ impl<'a> Sender<'a> {
             Part::Begin => CommitError::Transaction { doing: "begin", source },
             Part::Advance => CommitError::Transaction { doing: "move the checkpoint", source },
             Part::Commit => CommitError::Transaction { doing: "commit", source },
-            Part::Step(index) => self.statement_error(&steps[index].shape, source),
-        }
-    }
-
-    fn statement_error(&self, shape: &Shape, source: tokio_postgres::Error) -> CommitError {
-        let table = self.tables.get(shape.table).table.name.clone();
-        match source.as_db_error() {
-            Some(error) if error.code().code() == ROWS_MISSING => {
-                CommitError::RowsMissing { table, counts: error.message().to_owned() }
-            }
-            Some(error) if error.code().code() == TRIGGER_APPEARED => CommitError::TriggerAppeared { table },
-            answer => {
-                let column = answer.and_then(|error| error.column()).map(str::to_owned);
-                CommitError::Statement { doing: shape.action.doing(), table, column, source }
-            }
-        }
-    }
-
-    /// PostgreSQL does not say which parameter it could not read, or not store in a column of that length or
-    /// domain: each column is cast again by itself.
-    async fn name_column(&self, steps: &[Step], error: CommitError) -> CommitError {
-        let CommitError::Statement { doing, table, column: None, source } = error else { return error };
-        // Class 22: data exceptions. A violation that names no table is a domain's.
-        let of_domain = source.as_db_error().is_some_and(|error| {
-            error.table().is_none()
-                && [SqlState::CHECK_VIOLATION, SqlState::NOT_NULL_VIOLATION].contains(error.code())
-        });
-        if !of_domain && !source.code().is_some_and(|code| code.code().starts_with("22")) {
-            return CommitError::Statement { doing, table, column: None, source };
-        }
-        for step in steps.iter().filter(|step| self.tables.get(step.shape.table).table.name == table) {
-            let found = &self.tables.get(step.shape.table).table;
-            for (column, texts) in found.key.iter().chain(&*step.shape.values).zip(&step.arrays) {
-                let column = found.column(*column);
-                if self.is_unfit(column, texts).await {
-                    return CommitError::Statement {
-                        doing,
-                        table,
-                        column: Some(column.name.clone()),
-                        source,
-                    };
-                }
-            }
-        }
-        CommitError::Statement { doing, table, column: None, source }
-    }
-
-    async fn is_unfit(&self, column: &Column, texts: &TextArray) -> bool {
-        let Column { type_sql, declared, .. } = column;
-        // An explicit cast cuts strings off (`varchar`, `char`, `bit`, `varbit`) where an assignment refuses to.
-        const CUT_OFF: [u32; 4] = [1043, 1042, 1560, 1562];
-        let cut_off = match CUT_OFF.contains(&column.type_oid) {
-            true => format!("pg_catalog.bool_or(text::{type_sql} operator(pg_catalog.<>) text::{type_sql}::{declared})"),
-            false => "false".to_owned(),
-        };
-        let sql = format!(
-            "-- commit::transaction::is_unfit\n\
-             select pg_catalog.count(text::{type_sql}::{declared}), coalesce({cut_off}, false) \
-               from pg_catalog.unnest($1::pg_catalog.text[]) u (text)"
-        );
-        match self.client().query_one(&sql, &[&texts.texts()]).await {
-            Ok(row) => row.get(1),
-            Err(error) => error.code().is_some(),
+            Part::Step(index) => self.step_error(&steps[index], source),
         }
     }
 }

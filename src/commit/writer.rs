@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::pending;
 use tokio_postgres::Client;
 
-use super::plan::{Order, first_order};
+use super::order::{Order, first_order};
 use super::transaction::{Prepared, Sender, Sent, Statements};
 use super::{Block, CommitError};
 use crate::block::BlockRef;
@@ -91,9 +91,13 @@ impl Writer {
                     again = [(block, other)].into_iter().chain(behind).chain(again).collect();
                     objection = Some((at, error));
                 }
-                // Of both the first says more.
+                // Of both the first says more, but for the row that was kept out: one by one, it is known.
                 _ => {
-                    let first = objection.filter(|_| tried && error.may_pass(Order::Emission));
+                    let says_row = matches!(error, CommitError::RowsMissing { row: Some(_), .. });
+                    let first = objection.filter(|(_, first)| {
+                        let same = says_row && matches!(first, CommitError::RowsMissing { .. });
+                        tried && !same && error.may_pass(Order::Emission)
+                    });
                     return Err(first.unwrap_or((at, error)));
                 }
             }

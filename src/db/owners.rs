@@ -24,10 +24,7 @@ with recursive member_of (oid) as (
 
 /// Refuses schemas that belong to a role that is not trusted. A schema that does not exist belongs to nobody. Returns whether
 /// all exist.
-pub async fn refuse_foreign_schemas(
-    client: &impl GenericClient,
-    schemas: &[&str],
-) -> Result<bool, DbError> {
+pub async fn refuse_foreign_schemas(client: &impl GenericClient, schemas: &[&str]) -> Result<bool, DbError> {
     let sql = format!(
         "-- db::owners::refuse_foreign_schemas\n{TRUSTED}\n\
          select n.nspname::text as name, pg_catalog.pg_get_userbyid(n.nspowner)::text as owner, \

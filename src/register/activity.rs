@@ -62,7 +62,9 @@ pub async fn report(
 ) -> Result<(), RegisterError> {
     let epoch = match role {
         Role::Writer { epoch } => Some(epoch),
-        Role::Bystander if holder(client, pipeline).await?.is_some_and(|held| held.is_writer) => return Ok(()),
+        Role::Bystander if holder(client, pipeline).await?.is_some_and(|held| held.is_writer) => {
+            return Ok(());
+        }
         Role::Bystander => None,
     };
     client

@@ -19,7 +19,8 @@ pub struct Registered {
 pub async fn find(client: &impl GenericClient, name: &str) -> Result<Option<Registered>, RegisterError> {
     let failed = || DbError::statement("look up the pipeline");
     // An error would end a transaction of the caller's.
-    let there = "-- register::pipelines::find\nselect pg_catalog.to_regclass('debshrew.pipeline') is not null";
+    let there =
+        "-- register::pipelines::find\nselect pg_catalog.to_regclass('debshrew.pipeline') is not null";
     if !client.query_one(there, &[]).await.map_err(failed())?.get::<_, bool>(0) {
         return Ok(None);
     }

@@ -20,11 +20,7 @@ pub async fn readers(client: &impl GenericClient, pipeline: i32) -> Result<Vec<S
 }
 
 /// Lets a role in, for the tables of now and those to come.
-pub async fn add_reader(
-    client: &impl GenericClient,
-    pipeline: i32,
-    role: &str,
-) -> Result<(), RegisterError> {
+pub async fn add_reader(client: &impl GenericClient, pipeline: i32, role: &str) -> Result<(), RegisterError> {
     client
         .execute(
             "-- register::readers::add_reader\n\

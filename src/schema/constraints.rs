@@ -15,11 +15,17 @@ use crate::table::{Target, join};
 /// Something that a table's rows must meet.
 #[derive(Debug)]
 pub(super) struct Constraint {
+    /// Which of its table's it is, as long as the catalog's numbers stay.
+    pub(super) id: String,
     kind: Kind,
     /// Columns that it is about, by name.
     columns: Vec<String>,
-    /// As PostgreSQL writes it: equal texts are the same constraint.
+    /// That of the constraint or index, if it has one.
+    name: Option<String>,
+    /// As PostgreSQL writes it.
     pub(super) definition: String,
+    /// The same under the names that tables and columns had when they were recorded: equal texts are the same constraint.
+    pub(super) recorded: String,
     /// What a `check` checks.
     expression: Option<String>,
 }
@@ -55,9 +61,12 @@ pub(super) async fn read(
             _ => Kind::Other,
         };
         constraints.entry(row.get("table_oid")).or_default().push(Constraint {
+            id: row.get("id"),
             kind,
             columns: row.get("columns"),
+            name: row.get("name"),
             definition: row.get("definition"),
+            recorded: row.get("definition"),
             expression: row.get("expression"),
         });
     }
@@ -69,13 +78,27 @@ const CONSTRAINTS: &str = "\
 with tables as (
   select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
    where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition
+), partitions as (
+  select c.oid, p.root, p.bounds
+    from pg_class c
+   cross join lateral (
+     select (array_agg(a.oid order by x.number desc))[1] as root,
+            string_agg('partition ' || pg_get_expr(a.relpartbound, a.oid), ' of ' order by x.number) as bounds
+       from pg_partition_ancestors(c.oid) with ordinality x (oid, number) join pg_class a on a.oid = x.oid) p
+   where c.relispartition and p.root in (select oid from tables)
+), indexes as (
+  -- Without the names of index and table, which are no part of what it demands.
+  select i.*, x.relname::text as name, format('unique %s', substr(pg_get_indexdef(x.oid), length(format('CREATE UNIQUE INDEX %I ON %s%s ',
+             x.relname, case when x.relkind = 'I' then 'ONLY ' end, i.indrelid::regclass)) + 1)) as definition
+    from pg_index i join pg_class x on x.oid = i.indexrelid
+   where i.indisunique and (i.indrelid in (select oid from tables) or i.indrelid in (select oid from partitions))
 )
-select a.attrelid as table_oid, 'not null' as kind, array[a.attname::text] as columns,
-       format('%I not null', a.attname) as definition, null as expression
+select a.attrelid as table_oid, 'not null ' || a.attnum as id, 'not null' as kind, array[a.attname::text] as columns,
+       format('%I not null', a.attname) as definition, null as expression, null as name
   from pg_attribute a join tables t on t.oid = a.attrelid
  where a.attnum > 0 and not a.attisdropped and a.attnotnull and a.attgenerated = ''
 union all
-select a.attrelid, 'type', array[a.attname::text],
+select a.attrelid, 'type ' || a.attnum, 'type', array[a.attname::text],
        format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod))
          || coalesce((with recursive domain (oid) as (
                         select a.atttypid union all
@@ -84,45 +107,44 @@ select a.attrelid, 'type', array[a.attname::text],
                                || coalesce((select string_agg(' ' || pg_get_constraintdef(k.oid), '' order by k.conname)
                                               from pg_constraint k where k.contypid = d.oid and k.contype = 'c'), ''), '')
                         from domain join pg_type d using (oid) where d.typtype = 'd'), ''),
-       null
+       null, null
   from pg_attribute a join tables t on t.oid = a.attrelid
  where a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 union all
-select k.conrelid, case when k.contype = 'c' and k.convalidated then 'check' else 'other' end,
+select k.conrelid, 'constraint ' || k.oid, case when k.contype = 'c' and k.convalidated then 'check' else 'other' end,
        array(select a.attname::text from pg_attribute a where a.attrelid = k.conrelid and a.attnum = any(k.conkey)),
-       pg_get_constraintdef(k.oid), pg_get_expr(k.conbin, k.conrelid)
+       pg_get_constraintdef(k.oid), pg_get_expr(k.conbin, k.conrelid), k.conname::text
   from pg_constraint k join tables t on t.oid = k.conrelid
  where k.contype in ('c', 'x', 'f') and (k.contype <> 'f' or k.conparentid = 0)
 union all
 -- A table that others reference must have what they reference.
-select k.confrelid, 'other', '{}', format('%s referenced by %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
+select k.confrelid, 'reference ' || k.oid, 'other', '{}', format('%s referenced by %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null,
+       k.conname::text
   from pg_constraint k join tables t on t.oid = k.confrelid
  where k.contype = 'f' and k.confrelid <> k.conrelid and k.conparentid = 0
 union all
--- Of partitions alone.
-select t.oid, 'other', '{}', format('%s of %s', pg_get_constraintdef(k.oid), k.conrelid::regclass), null
-  from pg_constraint k join pg_class p on p.oid = k.conrelid and p.relispartition
-  join tables t on t.oid = pg_partition_root(k.conrelid)
+-- Of partitions alone, which go by their bounds.
+select p.root, 'constraint ' || k.oid, 'other', '{}', format('%s of %s', pg_get_constraintdef(k.oid), p.bounds), null, k.conname::text
+  from pg_constraint k join partitions p on p.oid = k.conrelid
  where k.contype in ('c', 'u', 'x') and k.coninhcount = 0
 union all
-select t.oid, 'other', '{}', pg_get_indexdef(i.indexrelid), null
-  from pg_index i join pg_class p on p.oid = i.indrelid and p.relispartition
-  join tables t on t.oid = pg_partition_root(i.indrelid)
- where i.indisunique and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
+select p.root, 'index ' || i.indexrelid, 'other', '{}', format('%s of %s', i.definition, p.bounds), null, i.name
+  from indexes i join partitions p on p.oid = i.indrelid
+ where not exists (select from pg_inherits h where h.inhrelid = i.indexrelid)
 union all
 -- Different texts may be equal under them.
-select a.attrelid, 'other', array[a.attname::text], format('%I collate %s', a.attname, l.oid::regcollation), null
+select a.attrelid, 'collation ' || a.attnum, 'other', array[a.attname::text], format('%I collate %s', a.attname, l.oid::regcollation), null, null
   from pg_attribute a join tables t on t.oid = a.attrelid
   join pg_collation l on l.oid = a.attcollation and not l.collisdeterministic
  where a.attnum > 0 and not a.attisdropped
 union all
-select i.indrelid, case when i.indexprs is null and i.indpred is null
+select i.indrelid, 'index ' || i.indexrelid, case when i.indexprs is null and i.indpred is null
                            and pg_get_indexdef(i.indexrelid) not like '%NULLS NOT DISTINCT%' then 'unique' else 'other' end,
        array(select a.attname::text from unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) k (number)
                join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number),
-       regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE UNIQUE INDEX .* ON ', 'unique '), null
-  from pg_index i join tables t on t.oid = i.indrelid
- where i.indisunique and not i.indisprimary";
+       i.definition, null, i.name
+  from indexes i join tables t on t.oid = i.indrelid
+ where not i.indisprimary";
 
 /// Those of a table's constraints that it did not have and that rows of the journal may violate. The journal is in step.
 pub(super) async fn violated<'a>(
@@ -132,7 +154,7 @@ pub(super) async fn violated<'a>(
     before: &[String],
 ) -> Result<Vec<&'a Constraint>, SchemaError> {
     let mut violated = Vec::new();
-    for constraint in now.iter().filter(|constraint| !before.contains(&constraint.definition)) {
+    for constraint in now.iter().filter(|constraint| !before.contains(&constraint.recorded)) {
         if constraint.may_be_violated(transaction, target).await? {
             violated.push(constraint);
         }
@@ -141,6 +163,14 @@ pub(super) async fn violated<'a>(
 }
 
 impl Constraint {
+    /// For messages.
+    pub(super) fn described(&self) -> String {
+        match &self.name {
+            Some(name) => format!("`{name}` ({})", self.definition),
+            None => self.definition.clone(),
+        }
+    }
+
     async fn may_be_violated(
         &self,
         transaction: &Transaction<'_>,

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, Transaction};
 use super::constraints::{self, Constraint};
 use super::declared::{Declared, declared_packed, declared_values, store_as_they_are};
 use super::record::{Former, Records};
-use super::{SchemaError, execute};
+use super::{SchemaError, execute, names};
 use crate::db::catalog::{self, Column, Table};
 use crate::db::{DbError, quote};
 use crate::register::{self, JournalRecord, Registered, read_journals, write_journals};
@@ -81,7 +81,7 @@ pub(super) async fn bring_in_step(
             "rows of `{table}` may have been converted by an expression of the migration's (`using …`)"
         ));
     }
-    let constraints = constraints::read(transaction, &pipeline.schema).await?;
+    let constraints = names::read_beside_recorded(transaction, &pipeline.schema, &records).await?;
     work.check_constraints(&followed, &seen.constraints, &constraints).await?;
     let mut steps = work.steps;
     let now = followed.iter().map(|(target, followed)| {
@@ -215,7 +215,8 @@ impl<'a> Work<'a> {
             for violated in constraints::violated(self.transaction, &target, now, &before).await? {
                 self.steps.cut.push(format!(
                     "rows that `{}` once had may not meet what is new: {}",
-                    target.table.name, violated.definition
+                    target.table.name,
+                    violated.described()
                 ));
             }
         }
@@ -383,7 +384,7 @@ impl<'a> Work<'a> {
             Declared::of(column).sql()
         );
         self.run(&sql, &format!("journal of `{}`: added `{}`", table.name, column.name)).await?;
-        let null = column.default.is_none() && column.volatile_default.is_none() && !column.not_null;
+        let null = column.default.is_none() && column.varying_default.is_none() && !column.not_null;
         if was_there == WasThere::Yes {
             self.steps.cut.push(format!(
                 "the former values of column `{}` of `{}` are not in the journal",

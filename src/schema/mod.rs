@@ -5,6 +5,7 @@ mod constraints;
 mod declared;
 mod grant;
 mod journal;
+mod names;
 mod record;
 mod setup;
 mod text;

@@ -48,6 +48,11 @@ impl Records {
         self.tables.get(table)
     }
 
+    /// All of them, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &JournalRecord)> {
+        self.tables.iter().map(|(name, record)| (name.as_str(), record))
+    }
+
     pub(super) fn former(&self, table: &Table, targets: &[Target]) -> Former<'_> {
         let by_name = self.tables.get_key_value(&table.name);
         if self.restored {
@@ -109,11 +114,8 @@ impl Records {
     /// The table with the slots that its columns had; those of new columns are in no image.
     pub(super) fn with_slots(&self, target: &Target, former: &JournalRecord) -> Target {
         let mut target = target.clone();
-        let mut free = free_slots(&former.columns);
-        for (column, slot) in target.table.columns.iter().zip(&mut target.slots) {
-            let found = former.columns.iter().find(|was| self.same_column(was, column));
-            *slot = found.and_then(|was| was.slot).or_else(|| free.next()).unwrap_or_default().unsigned_abs();
-        }
+        let slots = slots(&target.table, &former.columns, |was, now| self.same_column(was, now));
+        target.slots = slots.into_iter().map(i16::unsigned_abs).collect();
         target
     }
 
@@ -126,32 +128,38 @@ impl Records {
     ) -> JournalRecord {
         let table = &target.table;
         let recorded = former.map(|former| former.columns.as_slice()).unwrap_or_default();
-        let mut free = free_slots(recorded);
-        let columns = (0..table.columns.len()).map(ColumnId::new).map(|id| {
+        let slots = slots(table, recorded, |was, now| self.same_column(was, now));
+        let columns = (0..).map(ColumnId::new).zip(slots).map(|(id, slot)| {
             let column = table.column(id);
-            let slot = recorded.iter().find(|was| self.same_column(was, column)).and_then(|was| was.slot);
             RecordedColumn {
                 number: column.number,
                 name: column.name.clone(),
                 in_key: table.key.contains(&id),
-                slot: slot.or_else(|| free.next()),
+                slot: Some(slot),
             }
         });
         JournalRecord { oid: table.oid, columns: columns.collect(), constraints: Some(constraints) }
     }
 }
 
-/// Slots that no recorded column has.
-fn free_slots(recorded: &[RecordedColumn]) -> impl Iterator<Item = i16> {
-    recorded.iter().filter_map(|was| was.slot).max().map_or(0, |slot| slot.saturating_add(1))..
-}
-
 /// Gives each column the slot that it has in the record.
 pub(super) fn number(target: &mut Target, record: Option<&JournalRecord>) {
     let recorded = record.map(|record| record.columns.as_slice()).unwrap_or_default();
-    let mut free = free_slots(recorded);
-    for (column, slot) in target.table.columns.iter().zip(&mut target.slots) {
-        let found = recorded.iter().find(|was| was.name == column.name).and_then(|was| was.slot);
-        *slot = found.or_else(|| free.next()).unwrap_or_default().unsigned_abs();
-    }
+    let slots = slots(&target.table, recorded, |was, now| was.name == now.name);
+    target.slots = slots.into_iter().map(i16::unsigned_abs).collect();
+}
+
+/// Each column's slot: the one that it was recorded with, or one that no recorded column has.
+fn slots(
+    table: &Table,
+    recorded: &[RecordedColumn],
+    same: impl Fn(&RecordedColumn, &Column) -> bool,
+) -> Vec<i16> {
+    let last = recorded.iter().filter_map(|was| was.slot).max();
+    let mut free = last.map_or(0, |slot| slot.saturating_add(1))..;
+    let slot = |column| {
+        let slot = recorded.iter().find(|was| same(was, column)).and_then(|was| was.slot);
+        slot.or_else(|| free.next()).unwrap_or_default()
+    };
+    table.columns.iter().map(slot).collect()
 }

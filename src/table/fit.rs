@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own};
+use super::trigger::keeps_to_row;
 use crate::db::catalog::{Column, Table};
 use crate::db::quote;
 
@@ -178,8 +179,9 @@ pub fn relation_refusals(targets: &[Target]) -> Vec<(String, String)> {
             if let Some(other) = targets.iter().find(written) {
                 reasons.push((name.clone(), format!(
                     "its trigger `{}` seems to write to `{}`, which is replicated too: the journal would not see it; \
-                     emit those changes from the transform",
-                    trigger.name, other.table.name
+                     emit those changes from the transform or, if blocks do not write to that table (a log of changes, an audit), \
+                     keep it in another schema: `alter table {} set schema …`",
+                    trigger.name, other.table.name, other.table.sql()
                 )));
             }
         }
@@ -272,24 +274,31 @@ pub fn advice(target: &Target) -> Vec<String> {
         ));
     }
     if let Some(index) = &table.immediate_unique {
+        let instead = match table.immediate_unique_special {
+            false => "as a `deferrable` constraint it is checked once a block",
+            // An index of that kind cannot be a `unique` constraint.
+            true => {
+                "over expressions or on some rows no `unique` constraint can be; `exclude using btree (… with =) where \
+                 (…) deferrable` in its place is checked once a block"
+            }
+        };
         advice.push(format!(
-            "unique `{index}` is checked row by row, so two rows cannot swap its values within a block; as a \
-             `deferrable` constraint it is checked once a block"
+            "unique `{index}` is checked row by row, so two rows cannot swap its values within a block; {instead}"
         ));
     }
     for column in table.columns.iter() {
-        if let Some(default) = &column.volatile_default {
+        if let Some(default) = &column.varying_default {
             advice.push(format!(
-                "column `{}` has a default that differs from time to time ({default}): where the transform leaves it \
+                "column `{}` has a default that may differ from time to time ({default}): where the transform leaves it \
                  out, a block that is processed again after a reorg gets another value",
                 column.name
             ));
         }
     }
-    for trigger in &table.triggers {
+    for trigger in table.triggers.iter().filter(|trigger| !keeps_to_row(trigger)) {
         advice.push(format!(
-            "trigger `{}` runs for a block's changes, and not in a rollback: what it writes outside its own row is not \
-             taken back",
+            "trigger `{}` may look at, or write, more than its row: blocks are applied one change after the other, which \
+             is slower, and what it writes elsewhere is not taken back by a rollback",
             trigger.name
         ));
     }

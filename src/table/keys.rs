@@ -98,11 +98,13 @@ async fn column(client: &Object, target: &Target, place: usize, keys: &mut [Key]
     let found = client.query(&statement, &[&texts]).await.map_err(refused)?;
     for (key, found) in keys.iter_mut().zip(&found) {
         if found.get::<_, bool>("changed") {
+            let row: Vec<Option<String>> = key.iter().map(|text| Some(text.to_string())).collect();
             return Err(TableError::KeyChanged {
                 table: target.table.name.clone(),
                 column: column.name.clone(),
                 declared: column.declared.clone(),
                 got: format!("`{}`", key[place]),
+                row: if key.len() > 1 { target.row_name(&row).into() } else { Box::default() },
             });
         }
         key[place] = found.get::<_, String>("canonical").into();

@@ -1,6 +1,6 @@
 //! Finds texts that PostgreSQL would read as something else than what is meant, wherever in a value they stand: words that
 //! mean a time by the clock, such as `now`, since a block that is processed again would get another value; and `0x…` for
-//! bytes, which would be stored as these characters.
+//! bytes, which would be stored as these characters. Hex digits alone are letters that may be meant.
 
 use crate::db::catalog::Shape;
 

@@ -14,6 +14,7 @@ mod placement;
 mod resolve;
 pub mod state;
 mod target;
+mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -89,6 +90,16 @@ impl Tables {
         self.parents_first.iter().map(Vec::as_slice)
     }
 
+    /// Whether a foreign key of a table's that is checked statement by statement references the table itself, or one that
+    /// references it in a circle: then no order of tables is right for all rows.
+    pub fn has_immediate_circle(&self, id: TableId) -> bool {
+        let target = self.get(id);
+        let mut families = self.parents_first();
+        let family = families.find(|family| family.contains(&id)).unwrap_or_default();
+        let in_family = |oid: u32| family.iter().any(|member| self.get(*member).table.oid == oid);
+        target.table.foreign_keys.iter().any(|key| !key.deferrable && in_family(key.references))
+    }
+
     fn state(&self) -> Option<TableId> {
         self.list.iter().position(|target| target.role == Role::State).map(TableId)
     }
@@ -134,18 +145,23 @@ pub enum TableError {
          says {row}"
     )]
     KeyConflict { table: String, column: String, key: String, row: String },
-    #[error("column `{column}` of table `{table}`, which is {declared}")]
+    #[error("column `{column}` of table `{table}`, which is {declared}{}", in_row(.row))]
     Value {
         table: String,
         column: String,
         declared: String,
+        /// As much of the row's key as is known.
+        row: Box<str>,
         #[source]
-        source: DatumError,
+        source: Box<DatumError>,
     },
-    #[error("key column `{column}` of table `{table}` is {declared} and cannot hold {got}")]
-    KeyValue { table: String, column: String, declared: String, got: String },
-    #[error("key column `{column}` of table `{table}` is {declared} and would store {got} as another value")]
-    KeyChanged { table: String, column: String, declared: String, got: String },
+    #[error("key column `{column}` of table `{table}` is {declared} and cannot hold {got}{}", in_row(.row))]
+    KeyValue { table: String, column: String, declared: String, got: String, row: Box<str> },
+    #[error(
+        "key column `{column}` of table `{table}` is {declared} and would store {got} as another value{}",
+        in_row(.row)
+    )]
+    KeyChanged { table: String, column: String, declared: String, got: String, row: Box<str> },
     #[error("PostgreSQL refused to read the keys for table `{table}`, at column `{column}`")]
     KeyRefused {
         table: String,
@@ -158,6 +174,14 @@ pub enum TableError {
 }
 
 impl TableError {
+    /// Says which row it is about.
+    fn of_row(mut self, name: String) -> TableError {
+        if let TableError::Value { row, .. } | TableError::KeyValue { row, .. } = &mut self {
+            *row = name.into();
+        }
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         match self {
             TableError::Db(error) => error.kind(),
@@ -175,6 +199,10 @@ impl TableError {
             | TableError::KeyChanged { .. } => Kind::Permanent,
         }
     }
+}
+
+fn in_row(row: &str) -> String {
+    if row.is_empty() { String::new() } else { format!(", in the row {row}") }
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {

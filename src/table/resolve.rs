@@ -86,14 +86,28 @@ fn row_change(
     if operation == Operation::Upsert {
         set.reserve_exact(placement.beside_key);
     }
-    for ((place, name), value) in placement.places.iter().zip(&layout.columns).zip(values) {
+    let mut given = placement.places.iter().zip(&layout.columns).zip(values);
+    while let Some(((place, name), value)) = given.next() {
         match *place {
             // A null says nothing of the key; `key` may.
             Place::Key(place) => row[place] = Some(value).filter(|value| *value != Value::Null),
             Place::Unknown => return Err(unknown_column(target, name)),
             Place::Column(_) | Place::Generated if operation == Operation::Delete => {}
             Place::Generated => return Err(generated(target, name)),
-            Place::Column(id) => set.push((id, value_text(target, id, value)?)),
+            Place::Column(id) => match value_text(target, id, value) {
+                Ok(text) => set.push((id, text)),
+                Err(error) => {
+                    // The key may stand behind it.
+                    let rest = given.filter_map(|((place, _), value)| match *place {
+                        Place::Key(place) => Some((place, value)),
+                        _ => None,
+                    });
+                    rest.for_each(|(place, value)| row[place] = Some(value));
+                    let name =
+                        row_name(target, row, named.and_then(|named| named_key(target, named, false).ok()));
+                    return Err(error.of_row(name));
+                }
+            },
         }
     }
     let incomplete = row.iter().any(Option::is_none);
@@ -112,12 +126,41 @@ fn row_change(
                 Some(value)
             }
         };
-        key.push(key_text(target, place, value)?);
+        match key_text(target, place, value) {
+            Ok(text) => key.push(text),
+            Err(error) if target.table.key.len() == 1 => return Err(error),
+            Err(error) => {
+                let mut known: Vec<Option<String>> = key.iter().map(|text| Some(text.to_string())).collect();
+                known.push(None);
+                known.extend(row[place + 1..].iter().map(|value| value.as_ref().and_then(display)));
+                return Err(error.of_row(target.row_name(&known)));
+            }
+        }
     }
     let key: Key = key.into();
     let differs = named.iter().any(Option::is_some);
     let claimed = if differs { Some(claimed_key(target, named, &key)?) } else { None };
     Ok((RowChange { table, key, operation, values: set }, claimed))
+}
+
+/// The row by its key, for messages, as far as the change says it.
+fn row_name(target: &Target, row: &[Option<Value>], named: Option<Vec<Option<Value>>>) -> String {
+    let named = named.unwrap_or_default();
+    let known = row.iter().enumerate().map(|(place, value)| {
+        let value = value.as_ref().or_else(|| named.get(place).and_then(Option::as_ref));
+        value.and_then(display)
+    });
+    target.row_name(&known.collect::<Vec<Option<String>>>())
+}
+
+fn display(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Integer(integer) => Some(integer.to_string()),
+        Value::Number(text) | Value::Text(text) | Value::Json(text) => Some(text.to_string()),
+        Value::Bytes(bytes) => Some(hex_text(bytes).into()),
+    }
 }
 
 fn value_text(target: &Target, column: ColumnId, value: Value) -> Result<Datum, TableError> {
@@ -126,7 +169,8 @@ fn value_text(target: &Target, column: ColumnId, value: Value) -> Result<Datum, 
         table: target.table.name.clone(),
         column: column.name.clone(),
         declared: column.declared.clone(),
-        source,
+        row: Box::default(),
+        source: Box::new(source),
     })
 }
 
@@ -195,7 +239,8 @@ fn key_text(target: &Target, place: usize, value: Option<Value>) -> Result<Box<s
             table: table(),
             column: column.name.clone(),
             declared: column.declared.clone(),
-            source,
+            row: Box::default(),
+            source: Box::new(source),
         })?
         .ok_or_else(|| TableError::KeyNull { table: table(), column: column.name.clone() })?;
     form.canonical(text).map_err(|text| TableError::KeyValue {
@@ -203,6 +248,7 @@ fn key_text(target: &Target, place: usize, value: Option<Value>) -> Result<Box<s
         column: column.name.clone(),
         declared: column.declared.clone(),
         got: format!("`{}`", excerpt(&text)),
+        row: Box::default(),
     })
 }
 

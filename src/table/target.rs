@@ -4,8 +4,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::Key;
-use crate::db::catalog::{Column, ColumnId, Shape, Table};
+use super::trigger::keeps_to_row;
+use super::{Key, excerpt};
+use crate::db::catalog::{Column, ColumnId, Dependence, Shape, Table};
 use crate::db::quote;
 
 /// Journal columns that hold no value of the table's.
@@ -42,6 +43,7 @@ pub struct Target {
     /// By position: each column's bit in the journal's `undo_held`.
     pub slots: Vec<u16>,
     by_name: HashMap<Box<str>, ColumnId>,
+    has_looking_trigger: bool,
 }
 
 /// Whose rows a table holds.
@@ -94,6 +96,7 @@ impl Target {
             restore: if afresh { Restore::Afresh } else { Restore::InPlace },
             slots: (0..).take(table.columns.len()).collect(),
             by_name: by_name.collect(),
+            has_looking_trigger: table.triggers.iter().any(|trigger| !keeps_to_row(trigger)),
             table,
         }
     }
@@ -119,18 +122,24 @@ impl Target {
         !self.table.triggers.is_empty()
     }
 
-    /// Whether a row that leaves a column out gets the next number.
-    pub fn has_counting_default(&self) -> bool {
-        let counts = |default: &String| default == "identity" || default.contains("nextval(");
-        self.table.columns.iter().any(|column| column.volatile_default.as_ref().is_some_and(counts))
+    /// Columns beside the key whose defaults depend on what other changes of a block do.
+    pub fn dependent_defaults(&self) -> impl Iterator<Item = (ColumnId, &Dependence)> {
+        let columns = self.table.columns.iter().enumerate();
+        let all = columns.map(|(position, column)| (ColumnId::new(position), &column.default_dependence));
+        all.filter(|(id, depends)| **depends != Dependence::Nothing && !self.table.key.contains(id))
+    }
+
+    /// Whether a trigger may look at more than the row that it fires for, or do more than change it.
+    pub fn has_looking_trigger(&self) -> bool {
+        self.has_looking_trigger
     }
 
     /// Whether a block's rows may be written in any order: nothing is unique but the key, no trigger fires, and no
-    /// default counts up.
+    /// default depends on the order.
     pub fn is_order_free(&self) -> bool {
         self.table.immediate_unique.is_none()
             && !self.has_triggers()
-            && self.table.columns.iter().all(|column| column.volatile_default.is_none())
+            && self.dependent_defaults().next().is_none()
     }
 
     /// An order of keys, roughly that of the key's index: numbers of fewer digits first, texts by their bytes.
@@ -193,6 +202,15 @@ impl Target {
     /// The key's columns, for SQL.
     pub fn key_names(&self) -> String {
         join(self.table.key.iter().map(|column| self.name(*column)))
+    }
+
+    /// A row by its key, for messages; what is not known of it is left out.
+    pub fn row_name(&self, key: &[Option<String>]) -> String {
+        let columns = self.table.key.iter().zip(key).map(|(column, text)| {
+            let text = text.as_ref()?;
+            Some(format!("`{}` = `{}`", self.table.column(*column).name, excerpt(text)))
+        });
+        join(columns.flatten())
     }
 
     /// The rows of two names have the same key.

@@ -7,6 +7,11 @@ use super::images::Journaled;
 use crate::db::{DbError, quote};
 use crate::table::{Role, Tables};
 
+/// The tables `$1` with their partitions.
+const MEMBERS: &str = "select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
+                       union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
+                             cross join lateral pg_catalog.pg_partition_tree(root) p";
+
 /// A trigger that is switched off, and how it is switched on again.
 struct Trigger {
     table: String,
@@ -86,23 +91,18 @@ impl Guard {
 
 /// The user's triggers on the tables and their partitions.
 async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoError> {
-    let rows = client
-        .query(
-            "-- undo::guard::triggers\n\
+    let sql = format!(
+        "-- undo::guard::triggers\n\
              select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as table_name, \
                     g.tgname::text as name, g.tgenabled::text as enabled \
                from pg_catalog.pg_trigger g \
                join pg_catalog.pg_class c on c.oid = g.tgrelid \
                join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
-              where g.tgrelid in (select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
-                                  union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
-                                        cross join lateral pg_catalog.pg_partition_tree(root) p) \
+              where g.tgrelid in ({MEMBERS}) \
                 and not g.tgisinternal and g.tgenabled <> 'D' \
-              order by g.tgparentid, g.tgrelid, g.tgname",
-            &[&oids],
-        )
-        .await
-        .map_err(DbError::statement("look for triggers"))?;
+              order by g.tgparentid, g.tgrelid, g.tgname"
+    );
+    let rows = client.query(&sql, &[&oids]).await.map_err(DbError::statement("look for triggers"))?;
     let trigger = |row: &tokio_postgres::Row| Trigger {
         table: row.get("table_name"),
         name: row.get("name"),
@@ -135,9 +135,8 @@ async fn refuse_new_unique(client: &Client, oids: &[u32]) -> Result<(), UndoErro
 
 /// A foreign key of a table that is not replicated may have been made since `migrate` has looked.
 async fn refuse_references(client: &Client, oids: &[u32], replicated: &[u32]) -> Result<(), UndoError> {
-    let row = client
-        .query_opt(
-            "-- undo::guard::refuse_references\n\
+    let sql = format!(
+        "-- undo::guard::refuse_references\n\
              select o.relname::text as table_name, f.conname::text as constraint_name, \
                     pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as outside \
                from pg_catalog.pg_constraint f \
@@ -145,12 +144,11 @@ async fn refuse_references(client: &Client, oids: &[u32], replicated: &[u32]) ->
                join pg_catalog.pg_class c on c.oid = f.conrelid \
                join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
               where f.contype = 'f' and f.conparentid = 0 and f.conrelid <> all ($2) \
-                and f.confrelid in (select oid from pg_catalog.unnest($1::pg_catalog.oid[]) oid \
-                                    union select p.relid from pg_catalog.unnest($1::pg_catalog.oid[]) root \
-                                          cross join lateral pg_catalog.pg_partition_tree(root) p) \
-              order by 3, 2 limit 1",
-            &[&oids, &replicated],
-        )
+                and f.confrelid in ({MEMBERS}) \
+              order by 3, 2 limit 1"
+    );
+    let row = client
+        .query_opt(&sql, &[&oids, &replicated])
         .await
         .map_err(DbError::statement("look for references"))?;
     match row {

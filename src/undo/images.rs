@@ -2,7 +2,8 @@
 //!
 //! An image holds all columns of a row or, of a row that was there before and after, those that the block set. So a row's
 //! columns as they were are to be looked for one by one: each in the oldest image that holds it, and where none does, in
-//! the row itself, which no block has changed there. Columns that are held by the same images are looked for together.
+//! the row itself, which no block has changed there. One pass over the images finds them all, since there may be as many
+//! column sets as images.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +20,12 @@ pub(super) struct Journaled<'a> {
     pub(super) childless: bool,
     /// Columns that every image of a row that existed holds.
     pub(super) always: Vec<ColumnId>,
-    /// The others: in groups that the same images hold, each with a bit of `undo_held` that tells which.
-    pub(super) groups: Vec<(u16, Vec<ColumnId>)>,
+    /// The others, which only some do.
+    sometimes: Vec<ColumnId>,
 }
+
+/// The images that are undone. Statements that change rows see names of the user's, so theirs have schemas.
+pub(super) const ABOVE: &str = "undo_height operator(pg_catalog.>) $1::pg_catalog.int4";
 
 /// The tables with images above a height, by family.
 pub(super) async fn above<'a>(
@@ -32,7 +36,7 @@ pub(super) async fn above<'a>(
     let ids: Vec<TableId> = tables.parents_first().flatten().copied().collect();
     let parts = ids.iter().enumerate().map(|(index, id)| {
         format!(
-            "select {index} as place, undo_held from {} where undo_height > $1::pg_catalog.int4 group by undo_held",
+            "select {index} as place, undo_held from {} where {ABOVE} group by undo_held",
             tables.get(*id).journal
         )
     });
@@ -55,18 +59,12 @@ pub(super) async fn above<'a>(
 impl<'a> Journaled<'a> {
     /// `held`: the different values of `undo_held` in its images, but for null.
     fn new(target: &'a Target, childless: bool, held: &[Vec<u8>]) -> Journaled<'a> {
-        let mut always = Vec::new();
-        let mut groups: BTreeMap<Vec<bool>, (u16, Vec<ColumnId>)> = BTreeMap::new();
-        for column in target.table.stored() {
+        let held_by_all = |column: &ColumnId| {
             let slot = target.slots[column.position()];
-            let by: Vec<bool> = held.iter().map(|bits| is_set(bits, slot)).collect();
-            if by.iter().all(|held| *held) {
-                always.push(column);
-            } else {
-                groups.entry(by).or_insert_with(|| (slot, Vec::new())).1.push(column);
-            }
-        }
-        Journaled { target, childless, always, groups: groups.into_values().collect() }
+            held.iter().all(|bits| is_set(bits, slot))
+        };
+        let (always, sometimes) = target.table.stored().partition(held_by_all);
+        Journaled { target, childless, always, sometimes }
     }
 
     fn names(&self, columns: &[ColumnId]) -> String {
@@ -104,7 +102,7 @@ impl<'a> Journaled<'a> {
         let target = self.target;
         let columns: Vec<ColumnId> = target.table.key.iter().chain(columns).copied().collect();
         let rows = format!(
-            "select undo_height, undo_existed, {} from {} where undo_height > $1::pg_catalog.int4",
+            "select undo_height, undo_existed, {} from {} where {ABOVE}",
             join(columns.iter().map(|column| target.name(*column))),
             target.journal
         );
@@ -118,7 +116,7 @@ impl<'a> Journaled<'a> {
         });
         format!(
             "{rows} and {first} is null\n  union all\n  select undo_height, undo_existed, {}\n    \
-             from {} where undo_height > $1::pg_catalog.int4 and {first} is not null",
+             from {} where {ABOVE} and {first} is not null",
             join(unpacked),
             target.journal,
         )
@@ -136,44 +134,72 @@ impl<'a> Journaled<'a> {
             columns.push("t.ctid as undo_at".into());
         }
         // What no image holds is in the row itself; if that is gone, somebody else has deleted it.
-        let held = (0..self.groups.len()).map(|number| format!("k{number}.undo_held is not null"));
-        let held = held.collect::<Vec<_>>().join(" and ");
-        let held = if held.is_empty() { "true".to_owned() } else { held };
-        columns.push(format!("t.tableoid is not null or ({held}) as undo_whole"));
+        columns.push(format!("t.tableoid is not null or {} as undo_whole", self.all_held()));
         columns.extend(self.beside_key().iter().map(|column| format!("f.{}", name(column))));
-        let mut joins = String::new();
-        for (number, (slot, group)) in self.groups.iter().enumerate() {
-            joins.push_str(&format!(
-                "\n  left join ({}) k{number} on {}",
-                self.group(*slot, group),
-                self.target.same_keys(&format!("k{number}"), "f")
-            ));
-            columns.extend(group.iter().map(|column| {
-                let now = format!("t.{}::{}", name(column), target.table.column(*column).type_sql);
-                format!(
-                    "case when k{number}.undo_held then k{number}.{0} else {now} end as {0}",
-                    name(column)
-                )
-            }));
-        }
+        let now =
+            |column: &ColumnId| format!("t.{}::{}", name(column), target.table.column(*column).type_sql);
+        columns.extend(self.sometimes.iter().map(|column| {
+            let held = self.is_gathered("k.undo_held", *column);
+            format!("case when {held} then k.{0} else {1} end as {0}", name(column), now(column))
+        }));
+        let gathered = match self.sometimes.is_empty() {
+            true => String::new(),
+            false => {
+                format!("\n  left join (\n{}\n  ) k on {}", self.gathered(), target.same_keys("k", "f"))
+            }
+        };
         format!(
-            "select {}\n  from (select * from {oldest} where undo_existed) f{joins}\n  left join {} t on {}",
+            "select {}\n  from (select * from {oldest} where undo_existed) f{gathered}\n  left join {} t on {}",
             columns.join(", "),
             target.table.sql(),
             target.lookup(|place| format!("f.{}", name(&target.table.key[place]))),
         )
     }
 
-    /// Each row's oldest image that holds this group.
-    fn group(&self, slot: u16, group: &[ColumnId]) -> String {
+    /// Of each row the columns that not every image holds, each from the oldest image that does: its key, the columns, and
+    /// `undo_held`, which tells the columns that any image holds.
+    ///
+    /// Each image is left with the bits that no older one of its row has. So of each column one image counts at most, and
+    /// it can be of any type, and null.
+    fn gathered(&self) -> String {
         let key = self.target.key_names();
+        let columns = self.names(&self.sometimes);
+        let bits = format!("pg_catalog.bit({})", self.bits());
+        let values = self.sometimes.iter().map(|column| {
+            let counts = self.is_gathered("undo_held", *column);
+            format!(", debshrew.only_value({0}) filter (where {counts}) as {0}", self.target.name(*column))
+        });
         format!(
-            "select distinct on ({key}) {key}, true as undo_held{} from {} \
-             where undo_height > $1::pg_catalog.int4 and undo_existed and {} order by {key}, undo_height",
-            self.names(group),
+            "    select {key}, pg_catalog.bit_or(undo_held) as undo_held{}\n    from (\n      \
+               select {key}, undo_held operator(pg_catalog.&) operator(pg_catalog.~) coalesce(\n          \
+                 pg_catalog.bit_or(undo_held) over (partition by {key} order by undo_height \
+                 rows between unbounded preceding and 1 preceding), B'0'::{bits}) as undo_held{columns}\n      from (\n        \
+                 select {key}, undo_height, case when undo_held is null then operator(pg_catalog.~) B'0'::{bits} \
+                 else ('x' operator(pg_catalog.||) pg_catalog.encode(undo_held, 'hex'))::{bits} end as undo_held{columns}\n        \
+                 from {} where {ABOVE} and undo_existed\n      ) image\n    ) image\n    \
+             where undo_held operator(pg_catalog.<>) B'0'::{bits} group by {key}",
+            values.collect::<String>(),
             self.target.journal,
-            self.target.is_held(slot)
         )
+    }
+
+    /// How many bits of `undo_held` there are to look at.
+    fn bits(&self) -> usize {
+        let last = self.sometimes.iter().map(|column| self.target.slots[column.position()]).max();
+        (usize::from(last.unwrap_or_default()) / 8 + 1) * 8
+    }
+
+    /// Whether a bit string that was made of `undo_held` has a column's bit. Such strings begin with a byte's highest bit.
+    fn is_gathered(&self, bits: &str, column: ColumnId) -> String {
+        let slot = self.target.slots[column.position()];
+        format!("pg_catalog.get_bit({bits}, {}) operator(pg_catalog.=) 1", slot / 8 * 8 + 7 - slot % 8)
+    }
+
+    /// Whether images hold all of a row.
+    fn all_held(&self) -> String {
+        let held = self.sometimes.iter().map(|column| self.is_gathered("k.undo_held", *column));
+        let held = held.collect::<Vec<_>>().join(" and ");
+        if held.is_empty() { "true".to_owned() } else { format!("coalesce({held}, false)") }
     }
 }
 

@@ -9,7 +9,7 @@ use super::guard::Guard;
 use super::images::{self, Journaled};
 use super::statements::{put_back, remove};
 use crate::block::{BlockRef, Height};
-use crate::db::DbError;
+use crate::db::{DbError, quote};
 use crate::failure::crash_point;
 use crate::register::{
     Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash, read_journals,
@@ -44,7 +44,8 @@ pub async fn roll_back(
     let from = lease.checkpoint().block.filter(|block| Some(block.height) > to);
     let Some(from) = from else { return Err(nothing_above(lease.pipeline(), to)) };
     refuse_lost(lease, tables).await?;
-    execute(lease.client(), "begin", "begin a rollback").await?;
+    // Names of the user's are seen only while rows are put back.
+    execute(lease.client(), "begin; set local search_path = ''", "begin a rollback").await?;
     match transact(lease, tables, from, to, cause).await {
         Ok((checkpoint, done)) => {
             lease.moved(checkpoint);
@@ -76,8 +77,11 @@ async fn transact(
     let above = to.map_or(-1, |to| to.height.to_sql());
     let families = step(images::above(client, tables, above)).await?;
     let guard = step(Guard::begin(client, tables, &families)).await?;
+    let path = quote(&pipeline.schema);
+    execute(client, &format!("set local search_path = {path}"), "set the search path").await?;
     let rows = restore(client, &families, above).await?;
     step(guard.end(client)).await?;
+    execute(client, "set local search_path = ''", "reset the search path").await?;
     let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
         from.height.blocks_above(to.height)
     });

@@ -1,7 +1,7 @@
 //! The statements of a rollback: two a table, or one for tables that reference one another in a circle, whose references
 //! are checked at its end. Each says how many of the rows that it put back are what the journal has.
 
-use super::images::Journaled;
+use super::images::{ABOVE, Journaled};
 use crate::db::catalog::ColumnId;
 use crate::table::{Restore, join};
 
@@ -36,7 +36,7 @@ pub(super) fn remove(family: &[Journaled<'_>]) -> Option<String> {
 fn all(name: &str, parts: impl Iterator<Item = Part>) -> String {
     let parts: Vec<Part> = parts.collect();
     let sum = |of: fn(&Part) -> &String| {
-        parts.iter().map(|part| of(part).as_str()).collect::<Vec<_>>().join("\n    + ")
+        parts.iter().map(|part| of(part).as_str()).collect::<Vec<_>>().join(&format!("\n    {PLUS} "))
     };
     format!(
         "-- undo::{name}\nwith {}\nselect {} as expected,\n  {} as restored,\n  {} as rows",
@@ -46,6 +46,9 @@ fn all(name: &str, parts: impl Iterator<Item = Part>) -> String {
         sum(|part| &part.rows),
     )
 }
+
+const PLUS: &str = "operator(pg_catalog.+)";
+const MINUS: &str = "operator(pg_catalog.-)";
 
 /// Of the rows of `f`, those that did not exist.
 const CREATED: &str = "not f.undo_existed";
@@ -148,7 +151,7 @@ impl Journaled<'_> {
             ctes: String::new(),
             expected: count(&o),
             restored: format!(
-                "{} + {}",
+                "{} {PLUS} {}",
                 count(&format!("changed{number} where same")),
                 self.count_made(number)
             ),
@@ -156,9 +159,9 @@ impl Journaled<'_> {
         };
         if self.childless {
             ctes.push_str(&format!(", {}", self.gone(number, CREATED)));
-            part.rows.push_str(&format!(" + {}", count(&format!("gone{number}"))));
+            part.rows.push_str(&format!(" {PLUS} {}", count(&format!("gone{number}"))));
             // After the delete.
-            part.restored.push_str(&format!(" - {}", self.left(number, CREATED)));
+            part.restored.push_str(&format!(" {MINUS} {}", self.left(number, CREATED)));
         }
         Part { ctes, ..part }
     }
@@ -199,13 +202,13 @@ impl Journaled<'_> {
             self.images(number),
             self.gone(number, "true"),
             // Not before all are out.
-            self.insert(&o, &format!("{gone} >= 0")),
+            self.insert(&o, &format!("{gone} operator(pg_catalog.>=) 0")),
         );
         Part {
             ctes,
             expected: count(&o),
-            restored: format!("{} - {}", self.count_made(number), self.left(number, "true")),
-            rows: format!("{} + {}", count(&o), count(&format!("gone{number} where not undo_existed"))),
+            restored: format!("{} {MINUS} {}", self.count_made(number), self.left(number, "true")),
+            rows: format!("{} {PLUS} {}", count(&o), count(&format!("gone{number} where not undo_existed"))),
         }
     }
 
@@ -217,16 +220,13 @@ impl Journaled<'_> {
         Part {
             ctes,
             expected: gone.clone(),
-            restored: format!("{gone} - {}", self.left(number, CREATED)),
+            restored: format!("{gone} {MINUS} {}", self.left(number, CREATED)),
             rows: gone,
         }
     }
 
     /// Forgets the images above `$1`, once they are put back.
     pub(super) fn forget(&self) -> String {
-        format!(
-            "-- undo::forget\ndelete from {} where undo_height > $1::pg_catalog.int4",
-            self.target.journal
-        )
+        format!("-- undo::forget\ndelete from {} where {ABOVE}", self.target.journal)
     }
 }

@@ -80,6 +80,10 @@ const NOTES: Values = &[("\"x\"", "'x'"), ("\"no\"", "'no'"), ("\"kept\"", "'kep
 const RANGES: Values =
     &[("\"[1,3)\"", "'[1,3)'"), ("\"[2,5)\"", "'[2,5)'"), ("\"[5,9)\"", "'[5,9)'"), ("null", "null")];
 
+/// A function that depends on what is in a table meanwhile.
+const LOOKS: &str = "create function looks() returns bigint language plpgsql set search_path from current as \
+                       $$ begin return (select count(*) from t0); end $$;\n";
+
 /// When a trigger fires, and what its function does.
 const TRIGGERS: &[(&str, &str)] = &[
     ("before insert or update on T for each row", "new.note := 'fired'; return new;"),
@@ -94,6 +98,12 @@ const TRIGGERS: &[(&str, &str)] = &[
     ("before insert or update on T for each row when (new.note = 'no')", "return null;"),
     ("before update on T for each row when (new.note = 'no')", "return null;"),
     ("before delete on T for each row when (old.note = 'kept')", "return null;"),
+    ("before insert or update on T for each row", "select count(*) from t0 into new.version; return new;"),
+    ("before insert on T for each row when (looks() > 1)", "new.version := 2; return new;"),
+    (
+        "after insert or update on T for each row",
+        "if (select count(version) from t0) > 3 then raise exception 'many'; end if; return null;",
+    ),
     (
         "after insert or update or delete on T for each row",
         "insert into elsewhere.log values (tg_op); return null;",
@@ -178,6 +188,9 @@ impl Table {
                 &[("1", "1"), ("2", "2"), ("0", "0")],
             ));
         }
+        if random.chance(3) {
+            columns.push(column("seen", "integer default looks()", SMALL));
+        }
         for _ in 0..random.below(4) {
             let new = of_the_zoo(random);
             if columns.iter().chain(&key).all(|column| column.name != new.name) {
@@ -225,7 +238,8 @@ impl Table {
         let name = &self.name;
         let when = when.replace('T', name);
         format!(
-            "create function fire_{name}_{number}() returns trigger language plpgsql as $$ begin {body} end $$;\n\
+            "create function fire_{name}_{number}() returns trigger language plpgsql set search_path from current as \
+               $$ begin {body} end $$;\n\
              create trigger fires_{number} {when} execute function fire_{name}_{number}();\n"
         )
     }
@@ -235,7 +249,8 @@ impl Schema {
     pub fn random(random: &mut Random) -> Schema {
         let count = 1 + random.below(3);
         let mut tables: Vec<Table> = (0..count).map(|number| Table::random(random, number)).collect();
-        let mut sql: String = tables.iter().map(|table| table.sql(random)).collect();
+        let mut sql = LOOKS.to_owned();
+        sql.extend(tables.iter().map(|table| table.sql(random)));
         for child in 0..count {
             let parent = random.below(count);
             let [key] = &*tables[parent].key else { continue };

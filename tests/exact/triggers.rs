@@ -223,6 +223,57 @@ async fn a_row_that_changes_twice_in_a_block_fires_its_trigger_twice() {
     wrong.settle();
 }
 
+/// Triggers, whether each may look at more than its row, and the rest of `create trigger …`.
+const LOOKING: &[(&str, bool, &str, &str)] = &[
+    ("clock", false, "new.note := now(); return new;", "before insert on t for each row"),
+    (
+        "upper",
+        false,
+        "new.note := upper(new.owner); return new;",
+        "before insert or update on t for each row",
+    ),
+    (
+        "raises",
+        false,
+        "if new.id < 0 then raise 'no %', new.id; end if; return new;",
+        "before insert on t for each row",
+    ),
+    ("when_given", false, "return new;", "before insert on t for each row when (new.owner <> 'x')"),
+    ("truncates", false, "raise exception 'never'; perform 1;", "before truncate on t for each statement"),
+    ("counts", true, "new.version := nextval('numbers'); return new;", "before insert on t for each row"),
+    ("chosen", true, "new.version := (select 1); return new;", "before insert on t for each row"),
+    ("logs", true, "insert into AUDIT values (tg_op); return null;", "after insert on t for each row"),
+    ("statement", true, "return null;", "after insert on t for each statement"),
+    ("mine", true, "new.version := mine(); return new;", "before insert on t for each row"),
+    ("overloaded", true, "new.note := lower(new.id); return new;", "before insert on t for each row"),
+    ("when_mine", true, "return new;", "before insert on t for each row when (mine() = 1)"),
+];
+
+#[tokio::test]
+async fn only_a_trigger_that_may_look_further_than_its_row_takes_rows_one_by_one() {
+    let test = database("exact_triggers_looking").await;
+    let client = test.connect().await;
+    client.batch_execute("create schema audits; create table audits.log (what text)").await.unwrap();
+    let block = r#"+t {"id": 3, "owner": "a"}
+                   +t {"id": 2, "owner": "a"}
+                   +t {"id": 1, "owner": "a"}"#;
+    let mut wrong = Wrong::default();
+    for (name, looks, body, rest) in LOOKING {
+        let functions = "create function mine() returns integer language plpgsql as 'begin return 1; end'; \
+                         create function lower(integer) returns text language plpgsql as 'begin return 1; end'";
+        let sql = format!("{functions}; {}", table(name, "primary key (id)", body, rest));
+        let mut rig = Rig::up(&test, name, &sql).await;
+        rig.commit(0, changes(block)).await;
+        // The number of the command that made a row.
+        let sql = format!("select count(distinct cmin::text) from {name}.t");
+        let statements: i64 = client.query_one(&sql, &[]).await.unwrap().get(0);
+        if (statements > 1) != *looks {
+            wrong.0.push(format!("{name}: {statements} statements"));
+        }
+    }
+    wrong.settle();
+}
+
 /// Triggers that cannot be replicated beside, and a part of the reason.
 const REFUSED: &[(&str, &str, &str)] = &[
     (

@@ -3,13 +3,17 @@
 //!
 //! Reports facts. What follows from them, such as which tables cannot be journaled, is `table`'s business.
 
+mod expressions;
 mod queries;
 
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_postgres::{Client, Row};
 
+pub use expressions::Dependence;
+
 use super::{DbError, owners, quote};
+use expressions::{Calls, EXPRESSIONS, Expressions};
 use queries::{COLUMNS, FOREIGN_KEYS, KEYS, OUTSIDE_KEYS, RELATIONS, TRIGGERS, TYPES};
 
 /// A column's position in its [`Table`].
@@ -43,6 +47,8 @@ pub struct Table {
     pub key_deferrable: bool,
     /// The name of a unique index or exclusion constraint beside the primary key that is checked row by row.
     pub immediate_unique: Option<String>,
+    /// It is a unique index over expressions or on some rows, which no `unique` constraint can be.
+    pub immediate_unique_special: bool,
     pub foreign_keys: Vec<ForeignKey>,
     /// Foreign keys of tables in other schemas that reference this table.
     pub referenced_by: Vec<OutsideKey>,
@@ -101,8 +107,10 @@ pub struct Column {
     pub default: Option<String>,
     /// The value, as a literal, of rows that are older than the column, where it is not stored in them.
     pub missing: Option<String>,
-    /// What gives another value each time where the column is left out.
-    pub volatile_default: Option<String>,
+    /// The default, or `identity`, where it may give another value at another time.
+    pub varying_default: Option<String>,
+    /// What the value of a row that leaves the column out depends on.
+    pub default_dependence: Dependence,
     pub generated: bool,
     /// `generated always as identity`.
     pub identity_always: bool,
@@ -161,6 +169,22 @@ pub struct Trigger {
     pub function_source: String,
     /// It fires before the row is written, and may change it or keep it out.
     pub before: bool,
+    /// It fires for each row, and not once a statement.
+    pub for_rows: bool,
+    /// It fires for rows that are inserted or updated.
+    pub for_puts: bool,
+    /// It fires for nothing but `truncate`.
+    pub for_truncate: bool,
+    /// The function is PostgreSQL's own.
+    pub own_function: bool,
+    pub language: String,
+    /// What its condition (`when`) depends on.
+    pub condition: Dependence,
+    /// Words of the function's text that are functions of PostgreSQL's own and of nobody else's, which give the same all
+    /// through a transaction, or chance.
+    pub plain_calls: Vec<String>,
+    /// Somebody has made operators or casts whose functions may look at rows.
+    pub odd_operators: bool,
 }
 
 /// The tables of `schema` that have no other owner than the pipeline, by name. The session's `search_path` is empty, so
@@ -175,12 +199,15 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     let foreign_keys = client.query(FOREIGN_KEYS, &[&schema]).await.map_err(read("foreign keys"))?;
     let outside = client.query(OUTSIDE_KEYS, &[&schema]).await.map_err(read("references"))?;
     let triggers = client.query(TRIGGERS, &[&schema]).await.map_err(read("triggers"))?;
+    let expressions = client.query(EXPRESSIONS, &[&schema]).await.map_err(read("expressions"))?;
+    let mut expressions = Expressions::read(&expressions);
 
     let mut tables: BTreeMap<u32, Table> =
         relations.iter().map(|row| (row.get("oid"), table(row, schema))).collect();
     for row in &columns {
         if let Some(table) = tables.get_mut(&row.get("table_oid")) {
-            table.columns.push(column(row, &types)?);
+            let calls = expressions.defaults.remove(&(table.oid, row.get("number")));
+            table.columns.push(column(row, &types, calls)?);
         }
     }
     for row in &keys {
@@ -205,7 +232,8 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
     }
     for row in &triggers {
         if let Some(table) = tables.get_mut(&row.get("table_oid")) {
-            table.triggers.push(trigger(row));
+            let condition = expressions.conditions.remove(&row.get("oid"));
+            table.triggers.push(trigger(row, condition));
         }
     }
     let mut tables: Vec<Table> = tables.into_values().collect();
@@ -223,6 +251,7 @@ fn table(row: &Row, schema: &str) -> Table {
         key_temporal: row.get("key_temporal"),
         key_deferrable: row.get("key_deferrable"),
         immediate_unique: row.get("immediate_unique"),
+        immediate_unique_special: row.get("immediate_unique_special"),
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
         triggers: Vec::new(),
@@ -248,23 +277,30 @@ fn foreign_key(row: &Row) -> ForeignKey {
     }
 }
 
-fn trigger(row: &Row) -> Trigger {
+fn trigger(row: &Row, condition: Option<Calls>) -> Trigger {
     Trigger {
         name: row.get("name"),
         function_name: row.get("function_name"),
         function_source: row.get("source"),
         before: row.get("before"),
+        for_rows: row.get("for_rows"),
+        for_puts: row.get("for_puts"),
+        for_truncate: row.get("for_truncate"),
+        own_function: row.get("own_function"),
+        language: row.get("language"),
+        condition: condition.map(|calls| calls.dependence).unwrap_or_default(),
+        plain_calls: row.get("plain_calls"),
+        odd_operators: row.get("odd_operators"),
     }
 }
 
-fn column(row: &Row, types: &Types) -> Result<Column, DbError> {
+fn column(row: &Row, types: &Types, calls: Option<Calls>) -> Result<Column, DbError> {
     let declared_oid: u32 = row.get("type_oid");
     let modifier: i32 = row.get("modifier");
     let base = types.base(declared_oid)?;
     let default: Option<String> = row.get("default_text");
-    // The functions whose result differs from call to call that defaults are made of in practice.
-    let volatile =
-        ["nextval(", "now()", "_timestamp()", "random", "CURRENT_", "LOCALTIME", "timeofday(", "uuid"];
+    let identity: Vec<u32> = row.get("identity_sequences");
+    let is_identity: bool = row.get("identity");
     Ok(Column {
         name: row.get("name"),
         number: row.get("number"),
@@ -276,10 +312,15 @@ fn column(row: &Row, types: &Types) -> Result<Column, DbError> {
         constrained: modifier != -1 || base.oid != declared_oid,
         shape: types.shape(declared_oid, 0)?,
         not_null: row.get("not_null"),
-        volatile_default: default
-            .clone()
-            .filter(|text| volatile.iter().any(|word| text.contains(word)))
-            .or_else(|| row.get::<_, bool>("identity").then(|| "identity".to_owned())),
+        varying_default: match &calls {
+            _ if is_identity => Some("identity".to_owned()),
+            Some(calls) if calls.varies => default.clone(),
+            Some(_) | None => None,
+        },
+        default_dependence: match calls {
+            _ if is_identity => Dependence::of(identity),
+            calls => calls.map(|calls| calls.dependence).unwrap_or_default(),
+        },
         default,
         missing: row.get("missing"),
         generated: row.get("generated"),

@@ -13,14 +13,20 @@ select c.oid, c.relname::text as name, c.relkind = 'p' as partitioned, p.members
          as key_deferrable,
        coalesce((select i.indisexclusion from pg_index i where i.indrelid = c.oid and i.indisprimary), false)
          as key_temporal,
-       (select min(k.relname::text) from pg_index i join pg_class k on k.oid = i.indexrelid
-         where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
-           and not i.indisprimary and i.indimmediate) as immediate_unique
+       u.name as immediate_unique, coalesce(u.is_special, false) as immediate_unique_special
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
  cross join lateral (
          -- A partition may have indexes, rules and a persistence of its own.
          select array(select c.oid union select relid::oid from pg_partition_tree(c.oid)) as members
        ) p
+  left join lateral (
+         select k.relname::text as name, not i.indisexclusion and (i.indexprs is not null or i.indpred is not null) as is_special
+           from pg_index i join pg_class k on k.oid = i.indexrelid
+          where i.indrelid = any(p.members) and (i.indisunique or i.indisexclusion)
+            and not i.indisprimary and i.indimmediate
+          order by 1
+          limit 1
+       ) u on true
  where n.nspname = $1 and c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence <> 't'";
 
 pub(super) const COLUMNS: &str = "\
@@ -28,6 +34,9 @@ pub(super) const COLUMNS: &str = "\
 select a.attrelid as table_oid, a.attnum as number, a.attname::text as name, a.atttypid as type_oid,
        a.atttypmod as modifier, format_type(a.atttypid, a.atttypmod) as declared, a.attnotnull as not_null,
        a.attgenerated <> '' as generated, a.attidentity <> '' as identity, a.attidentity = 'a' as identity_always,
+       array(select d.objid from pg_depend d
+              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid
+                and d.refobjsubid = a.attnum and d.deptype = 'i' and a.attidentity <> '') as identity_sequences,
        case when a.attgenerated = '' then coalesce(pg_get_expr(d.adbin, d.adrelid), t.typdefault) end as default_text,
        -- Partitions store the rows of a partitioned table.
        (select quote_literal((m.attmissingval::text::text[])[1])
@@ -133,15 +142,28 @@ select r.root as table_oid, f.conname::text as name, quote_ident(o.nspname) || '
  where n.nspname = $1 and o.nspname <> $1 and f.contype = 'f' and f.conparentid = 0
  order by o.nspname, t.relname, f.conname";
 
-// Bit 2 of a trigger's type says BEFORE (pg_trigger.h, TRIGGER_TYPE_BEFORE).
+// Bits of a trigger's type (pg_trigger.h): 1 for each row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate.
 pub(super) const TRIGGERS: &str = "\
 -- db::catalog::triggers
-select distinct on (r.root, t.tgname, p.oid) r.root as table_oid, t.tgname::text as name,
-       p.proname::text as function_name, p.prosrc as source, t.tgtype & 2 <> 0 as before
+select distinct on (r.root, t.tgname, p.oid, t.tgtype, t.tgqual::text) r.root as table_oid, t.oid, t.tgname::text as name,
+       p.proname::text as function_name, p.prosrc as source, t.tgtype & 2 <> 0 as before, t.tgtype & 1 <> 0 as for_rows,
+       t.tgtype & (4 + 8 + 16) = 0 as for_truncate,
+       t.tgtype & (4 + 16) <> 0 as for_puts, p.oid < 16384 as own_function, l.lanname::text as language,
+       array(select f.proname::text from pg_proc f
+              where f.proname = any (regexp_split_to_array(lower(p.prosrc), '[^a-z0-9_]+'))
+              group by f.proname
+             having bool_and(f.oid < 16384 and f.proname not like '%\\_to\\_xml%'
+                             and (f.provolatile <> 'v' or f.proname in ('random', 'random_normal', 'gen_random_uuid', 'uuidv4'))))
+         as plain_calls,
+       exists (select from pg_proc f join pg_language k on k.oid = f.prolang
+                where f.oid >= 16384 and f.provolatile <> 'i' and k.lanname not in ('internal', 'c')
+                  and (f.oid in (select o.oprcode from pg_operator o) or f.oid in (select k.castfunc from pg_cast k)))
+         as odd_operators
   from pg_trigger t
  cross join lateral (select coalesce(pg_partition_root(t.tgrelid)::oid, t.tgrelid) as root) r
   join pg_class c on c.oid = r.root
   join pg_namespace n on n.oid = c.relnamespace
   join pg_proc p on p.oid = t.tgfoid
+  join pg_language l on l.oid = p.prolang
  where n.nspname = $1 and not t.tgisinternal and t.tgenabled <> 'D'
- order by r.root, t.tgname, p.oid";
+ order by r.root, t.tgname, p.oid, t.tgtype, t.tgqual::text";

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::change::Layout;
-use crate::db::catalog::{Column, Shape, Table};
+use crate::db::catalog::{Column, Dependence, Shape, Table};
 use crate::table::Role;
 
 fn column(name: &str, type_oid: u32, shape: Shape) -> Column {
@@ -20,7 +20,8 @@ fn column(name: &str, type_oid: u32, shape: Shape) -> Column {
         not_null: false,
         default: None,
         missing: None,
-        volatile_default: None,
+        varying_default: None,
+        default_dependence: Dependence::Nothing,
         generated: name == "generated",
         identity_always: name == "counted",
         collation: None,
@@ -48,6 +49,7 @@ fn target(name: &str, role: Role) -> Target {
         key_temporal: false,
         key_deferrable: false,
         immediate_unique: None,
+        immediate_unique_special: false,
         foreign_keys: Vec::new(),
         referenced_by: Vec::new(),
         triggers: Vec::new(),
@@ -57,6 +59,7 @@ fn target(name: &str, role: Role) -> Target {
         unlogged: false,
         inherits: false,
         has_rules: false,
+        foreign_owner: None,
         row_security: false,
     };
     Target::new(table, role, "debshrew_s", name)
