@@ -28,4 +28,5 @@ mod refusals;
 mod reorgs;
 mod simulate;
 mod support;
+mod tls;
 mod zoo;

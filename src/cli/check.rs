@@ -46,6 +46,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
             Ok(tip) => findings.good("source", tip),
             Err(error) => findings.bad("source", &error),
         }
+        if let Ok(db) = Db::new(&config.database)
+            && let Some(host) = db.password_may_be_seen_on_the_way_to()
+        {
+            findings.note(format!(
+                "database: the password may go to {host} unencrypted, and does if that server, or who poses as it, \
+                 asks for it: `sslmode=verify-full` in the URL, or `database.tls_root_cert`, prevents it"
+            ));
+        }
         match database(&config).await {
             Ok(db) => {
                 findings.good("database", db.target().to_owned());
@@ -93,12 +101,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
             findings.say_bad(&format!("table `{table}`"), format!("cannot be replicated: {reason}"));
         }
         for (table, advice) in &pipeline.advice {
-            findings.lines.push(format!("note  table `{table}`: {advice}"));
+            findings.note(format!("table `{table}`: {advice}"));
         }
         for cut in &pipeline.cut {
-            findings
-                .lines
-                .push(format!("note  after `migrate`, blocks of before cannot be rolled back: {cut}"));
+            findings.note(format!("after `migrate`, blocks of before cannot be rolled back: {cut}"));
         }
     }
 }
@@ -120,6 +126,10 @@ struct Findings {
 impl Findings {
     fn good(&mut self, what: &str, found: String) {
         self.lines.push(format!("ok    {what}: {found}"));
+    }
+
+    fn note(&mut self, advice: String) {
+        self.lines.push(format!("note  {advice}"));
     }
 
     fn bad(&mut self, what: &str, error: &Error) {

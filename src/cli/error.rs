@@ -157,7 +157,7 @@ impl Error {
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
             Error::Pipeline(error) => match &**error {
                 PipelineError::Register(RegisterError::Contradiction { .. })
-                | PipelineError::Db(DbError::Url(_)) => Exit::Usage,
+                | PipelineError::Db(DbError::Url(_) | DbError::Tls(_)) => Exit::Usage,
                 error if is_unreachable(error) => Exit::Unreachable,
                 _ => Exit::Failure,
             },

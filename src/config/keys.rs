@@ -88,7 +88,7 @@ pub const KEYS: &[Key] = &[
         "database.tls_root_cert",
         Form::Path,
         None,
-        "PEM file of trusted authorities, instead of the system's.",
+        "PEM file of trusted authorities; the server's certificate is verified against them.",
     ),
     key(
         "database.pool_size",

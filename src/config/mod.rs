@@ -2,6 +2,7 @@
 //!
 //! Owns defaults, the file, the environment and the flags' precedence. Opens no connection.
 
+mod dsn;
 mod error;
 mod hide;
 mod keys;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use crate::block::Height;
 
 pub use crate::telemetry::Format as LogFormat;
+pub use dsn::{Dsn, shown_target};
 pub use error::ConfigError;
 pub use hide::hide_password;
 pub use keys::{Form, KEYS, Key};
@@ -75,7 +77,8 @@ fn present(is_there: bool, otherwise: ConfigError) -> Result<(), ConfigError> {
 pub struct Database {
     /// A `postgres://` URL or a `key=value` connection string; empty when none is configured.
     pub url: Secret,
-    /// A PEM file with the certificate authorities to trust; the system's when absent.
+    /// A PEM file with the certificate authorities to trust. Given, there is no connection without TLS and a
+    /// certificate of theirs.
     pub tls_root_cert: Option<PathBuf>,
     /// How many connections may be open beside the one that each pipeline writes with.
     pub pool_size: usize,

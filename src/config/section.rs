@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::config::{Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, hide_password, name, read};
+use super::{ConfigError, dsn, hide_password, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
@@ -163,7 +163,7 @@ pub(super) fn shown(form: Form, value: &ValueKind) -> String {
             values.iter().map(|value| shown(form, &value.kind)).collect::<Vec<_>>().join(", ")
         }
         (Form::Urls, ValueKind::String(text)) => shown_urls(text),
-        (Form::Dsn, ValueKind::String(text)) => hide_password(text),
+        (Form::Dsn, ValueKind::String(text)) => dsn::shown(text),
         (Form::Dsn, _) => HIDDEN.to_owned(),
         (_, value) => value.to_string(),
     }
