@@ -28,5 +28,6 @@ mod refusals;
 mod reorgs;
 mod simulate;
 mod support;
+mod terminal;
 mod tls;
 mod zoo;

@@ -7,6 +7,7 @@ use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::chain;
 use crate::pipeline::PipelineError;
+use crate::printable;
 use crate::schema::{self, Mode, SchemaError};
 use crate::source::Source;
 
@@ -124,21 +125,28 @@ struct Findings {
 }
 
 impl Findings {
+    /// In one line, whatever names and servers say.
+    fn say(&mut self, line: &str) {
+        self.lines.push(printable::line(line).into_owned());
+    }
+
     fn good(&mut self, what: &str, found: String) {
-        self.lines.push(format!("ok    {what}: {found}"));
+        self.say(&format!("ok    {what}: {found}"));
     }
 
     fn note(&mut self, advice: String) {
-        self.lines.push(format!("note  {advice}"));
+        self.say(&format!("note  {advice}"));
     }
 
     fn bad(&mut self, what: &str, error: &Error) {
         self.say_bad(what, chain(error));
-        self.lines.extend(error.hint().map(|hint| format!("      hint: {hint}")));
+        if let Some(hint) = error.hint() {
+            self.say(&format!("      hint: {hint}"));
+        }
     }
 
     fn say_bad(&mut self, what: &str, found: String) {
-        self.lines.push(format!("BAD   {what}: {found}"));
+        self.say(&format!("BAD   {what}: {found}"));
         self.bad += 1;
     }
 }

@@ -113,8 +113,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // There is nobody to tell when even this cannot be printed.
-            let _ = error.print();
+            output::usage(&error, std::env::args_os().skip(1));
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };

@@ -23,7 +23,7 @@ use crate::block::Height;
 pub use crate::telemetry::Format as LogFormat;
 pub use dsn::{Dsn, shown_target};
 pub use error::ConfigError;
-pub use hide::hide_password;
+pub use hide::{may_hold_secret, shown_url};
 pub use keys::{Form, KEYS, Key};
 pub use layer::{Flags, Inputs};
 pub use settings::{Setting, Settings};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::config::{Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, dsn, hide_password, name, read};
+use super::{ConfigError, dsn, hide, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
@@ -162,21 +162,10 @@ pub(super) fn shown(form: Form, value: &ValueKind) -> String {
         (_, ValueKind::Array(values)) => {
             values.iter().map(|value| shown(form, &value.kind)).collect::<Vec<_>>().join(", ")
         }
-        (Form::Urls, ValueKind::String(text)) => shown_urls(text),
+        (Form::Urls, ValueKind::String(text)) => hide::shown_urls(text),
+        (Form::Urls, _) => HIDDEN.to_owned(),
         (Form::Dsn, ValueKind::String(text)) => dsn::shown(text),
         (Form::Dsn, _) => HIDDEN.to_owned(),
         (_, value) => value.to_string(),
-    }
-}
-
-/// With a part that is no URL, it cannot be told where a password begins and ends.
-fn shown_urls(text: &str) -> String {
-    let urls: Vec<&str> = text.split(',').map(str::trim).collect();
-    if urls.iter().all(|url| url.contains("://")) {
-        urls.into_iter().map(hide_password).collect::<Vec<_>>().join(", ")
-    } else if text.contains('@') {
-        HIDDEN.to_owned()
-    } else {
-        text.to_owned()
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Endpoint(Arc<Inner>);
 struct Inner {
     client: Client,
     url: Url,
-    /// Without user and password.
+    /// What may be shown of it.
     shown: String,
     login: Option<(String, Option<config::Secret>)>,
     retries: u32,
@@ -46,7 +46,7 @@ struct Breaker {
 
 impl Endpoint {
     pub(super) fn new(url: &str, config: &config::Source) -> Result<Endpoint, SourceError> {
-        let shown = config::hide_password(url);
+        let shown = config::shown_url(url);
         let wrong = |what: String| SourceError::Configuration(what);
         let url: Url = url.parse().map_err(|error| wrong(format!("`{shown}` is no URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -78,7 +78,7 @@ impl Endpoint {
         };
         Ok(Endpoint(Arc::new(Inner {
             client,
-            shown: shown_url(&url),
+            shown,
             login: login(config, &url),
             url,
             retries: config.retries,
@@ -201,11 +201,6 @@ impl Endpoint {
         // Nothing panics while it is held.
         self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn shown_url(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
 fn headers(config: &config::Source) -> Result<HeaderMap, SourceError> {
