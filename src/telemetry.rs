@@ -5,12 +5,14 @@
 
 use std::io::{IsTerminal, Write};
 
-use tracing::Subscriber;
 use tracing::subscriber::SetGlobalDefaultError;
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::printable;
 
@@ -27,8 +29,8 @@ pub enum Format {
 /// Why nothing is logged.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    #[error("`{filter}` is no log filter: {problem}; examples are `info` and `warn,debshrew=debug`")]
-    Filter { filter: String, problem: String },
+    #[error("the log filter cannot be read; examples are `info` and `warn,debshrew=debug`")]
+    Filter,
     #[error("cannot set up logging")]
     SetUp(#[source] SetGlobalDefaultError),
 }
@@ -62,11 +64,13 @@ where
             });
             let lines = lines.with_writer(writer).fmt_fields(fields.delimited(" "));
             let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            Box::new(lines.with_ansi(std::io::stderr().is_terminal() && !no_colour).finish())
+            let lines = lines.with_ansi(std::io::stderr().is_terminal() && !no_colour);
+            Box::new(lines.finish().with(filter_fn(may_be_logged)))
         }
         Format::Json => {
             let lines = lines.with_writer(Printable(writer));
-            Box::new(lines.json().flatten_event(true).with_current_span(false).finish())
+            let lines = lines.json().flatten_event(true).with_current_span(false);
+            Box::new(lines.finish().with(filter_fn(may_be_logged)))
         }
     }
 }
@@ -94,8 +98,15 @@ impl<W: Write> Write for Printable<W> {
 }
 
 fn read(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter)
-        .map_err(|error| TelemetryError::Filter { filter: filter.to_owned(), problem: error.to_string() })
+    EnvFilter::try_new(filter).map_err(|_| TelemetryError::Filter)
+}
+
+/// What libraries say in detail may hold what they send: URLs, headers, statements. Of them nothing below `info` is
+/// logged, whatever the filter says.
+fn may_be_logged(event: &Metadata<'_>) -> bool {
+    let target = event.target();
+    let is_ours = target == "debshrew" || target.starts_with("debshrew::");
+    is_ours || *event.level() <= Level::INFO
 }
 
 #[cfg(test)]
@@ -108,7 +119,23 @@ mod tests {
             assert!(check_filter(good).is_ok(), "{good}");
         }
         let wrong = check_filter("debshrew=loud").unwrap_err().to_string();
-        assert!(wrong.contains("`debshrew=loud`") && wrong.contains("examples"), "{wrong}");
+        assert!(!wrong.contains("loud") && wrong.contains("examples"), "{wrong}");
+    }
+
+    #[test]
+    fn libraries_say_nothing_in_detail() {
+        for format in [Format::Text, Format::Json] {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let subscriber = subscriber(read("trace").unwrap(), format, log.reopen().unwrap());
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::debug!(target: "hyper_util", "sesame");
+                tracing::trace!(target: "debshrewd", "sesame");
+                tracing::info!(target: "deadpool", "one");
+                tracing::trace!(target: "debshrew::source", "two");
+            });
+            let text = std::fs::read_to_string(log.path()).unwrap();
+            assert!(text.lines().count() == 2 && !text.contains("sesame"), "{text}");
+        }
     }
 
     #[test]

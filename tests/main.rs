@@ -19,6 +19,7 @@ mod hostile_source;
 mod hostile_transforms;
 mod journals;
 mod keys;
+mod leaks;
 mod ledger;
 mod manual;
 mod migrations;

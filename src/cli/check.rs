@@ -34,6 +34,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let pipelines = chosen(&config, &args.pipeline)?;
     let mut findings = Findings::default();
     findings.good("configuration", counted(pipelines.len(), "pipeline"));
+    for warning in &config.warnings {
+        findings.note(format!("configuration: {warning}"));
+    }
     for (name, settings) in &pipelines {
         match transform(name, settings) {
             Ok(_) => {

@@ -145,7 +145,7 @@ impl From<DbError> for Error {
 impl Error {
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) | Error::Telemetry(TelemetryError::Filter { .. }) => Exit::Usage,
+            Error::Config(_) | Error::Telemetry(TelemetryError::Filter) => Exit::Usage,
             Error::Telemetry(TelemetryError::SetUp(_)) => Exit::Failure,
             Error::UnknownPipeline { .. }
             | Error::WhichPipeline { .. }

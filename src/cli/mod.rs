@@ -39,7 +39,7 @@ Examples:
 
 /// debshrew follows a metashrew server into PostgreSQL: one transform, one transaction a block, exactly once,
 /// through reorgs.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "debshrew", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Cli {
 }
 
 /// Flags of every command; they win over the file and over variables.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Default, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct Globals {
     /// The configuration file [default: debshrew.toml in the current folder, if there is one]

@@ -149,6 +149,18 @@ pub(super) fn shown(text: &str) -> String {
     parsed.map_or_else(|| "…".to_owned(), |config| format!("{} …", shown_target(&config)))
 }
 
+/// Whether there is a password in it; of what cannot be read, that is not known.
+pub(super) fn holds_password(text: &str) -> bool {
+    let in_place = |place: &str| {
+        let authority = place.split_once("://").map_or("", |(_, rest)| rest);
+        authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'))
+    };
+    match Dsn::read(text) {
+        Ok(dsn) => dsn.parameter("password").is_some() || dsn.place.as_deref().is_some_and(in_place),
+        Err(_) => true,
+    }
+}
+
 /// How many bytes the value at the beginning of `text` takes; `None` when its quote is not closed.
 fn value_length(text: &str) -> Option<usize> {
     let quoted = text.starts_with('\'');
@@ -202,6 +214,16 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_found() {
+        for text in ["postgres://u:p@h/d", "postgres://h?password=p", "host=h password=p", "u:p@h"] {
+            assert!(holds_password(text), "{text}");
+        }
+        for text in ["postgres://u@h:1/d", "postgres:///d?host=/tmp", "host=h user=u", ""] {
+            assert!(!holds_password(text), "{text}");
         }
     }
 

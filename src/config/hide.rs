@@ -38,7 +38,8 @@ pub(super) fn shown_urls(text: &str) -> String {
 pub fn may_hold_secret(text: &str) -> bool {
     let lower = text.to_lowercase();
     let words = ["://", "@", "password", "token", "secret", "authorization", "api-key", "apikey"];
-    words.iter().any(|word| lower.contains(word))
+    let is_pair = !text.starts_with('-') && text.contains('=');
+    is_pair || words.iter().any(|word| lower.contains(word))
 }
 
 /// Whether this is a host, and a port if there is one.

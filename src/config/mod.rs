@@ -42,6 +42,8 @@ pub struct Config {
     pub log: Log,
     /// By name. `BTreeMap`, so that they are reported in the same order everywhere.
     pub pipelines: BTreeMap<String, Pipeline>,
+    /// What is not wrong, and should be seen to.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -89,11 +91,11 @@ pub struct Database {
 
 /// `[source]`: the metashrew servers that are followed. All serve the same chain; the first that answers is
 /// used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     pub urls: Vec<String>,
-    /// Basic authentication.
-    pub username: Option<String>,
+    /// Basic authentication. Some servers take a key in the user's place.
+    pub username: Option<Secret>,
     pub password: Option<Secret>,
     /// Bearer authentication.
     pub bearer_token: Option<Secret>,
@@ -112,6 +114,13 @@ pub struct Source {
     /// How long the source's tip may stand below blocks that it still has hashes for before it is called
     /// wedged.
     pub wedge_timeout: Duration,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let urls: Vec<String> = self.urls.iter().map(|url| shown_url(url)).collect();
+        f.debug_struct("Source").field("urls", &urls).finish_non_exhaustive()
+    }
 }
 
 /// `[log]`

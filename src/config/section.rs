@@ -13,7 +13,6 @@ use crate::telemetry;
 const HIDDEN: &str = "[hidden]";
 
 /// All layers in one.
-#[derive(Debug)]
 pub(super) struct Merged(pub(super) Value);
 
 impl Merged {
@@ -145,7 +144,6 @@ impl Section<'_> {
         read(&value, key.form).map(Some).map_err(|allowed| ConfigError::Invalid {
             key: place.to_string(),
             origin,
-            value: shown(key.form, &value),
             allowed,
         })
     }
@@ -167,5 +165,15 @@ pub(super) fn shown(form: Form, value: &ValueKind) -> String {
         (Form::Dsn, ValueKind::String(text)) => dsn::shown(text),
         (Form::Dsn, _) => HIDDEN.to_owned(),
         (_, value) => value.to_string(),
+    }
+}
+
+/// Whether a value has something that is not to be shown.
+pub(super) fn holds_secret(form: Form, value: &ValueKind) -> bool {
+    match (form, value) {
+        (Form::Secret, _) => true,
+        (Form::Dsn, ValueKind::String(text)) => dsn::holds_password(text),
+        (Form::Urls, _) => shown(form, value).contains('…'),
+        _ => false,
     }
 }

@@ -94,8 +94,7 @@ pub async fn report(
 
 /// In one line, which a terminal may show. (And without NUL, which PostgreSQL's texts do not hold.)
 fn storable(reason: &str) -> String {
-    let shortened: String = reason.chars().take(LONGEST_REASON).collect();
-    printable::line(&shortened).into_owned()
+    printable::line(reason).chars().take(LONGEST_REASON).collect()
 }
 
 /// A pipeline as people see it: a row of `debshrew.pipelines`, whose columns are described there.
