@@ -132,7 +132,9 @@ pub fn shown_target(config: &tokio_postgres::Config) -> String {
             }
         })
         .collect();
-    format!("{}/{}", hosts.join(","), config.get_dbname().or(config.get_user()).unwrap_or_default())
+    // A database that is not named is called like the user; but that may be a key.
+    let database = config.get_dbname().map(|name| format!("/{name}")).unwrap_or_default();
+    hosts.join(",") + &database
 }
 
 /// What may be shown of a connection string: server and database, and `…` for all else.
@@ -200,7 +202,8 @@ mod tests {
             ("postgres://h1:1,h2:2/d?password=pw&sslmode=verify-full&sslrootcert=/pw", "h1:1,h2:2/d …"),
             ("postgresql:///d?host=/tmp/x&password=pw", "/tmp/x:5432/d …"),
             ("host=h user=u password=pw dbname=d", "h:5432/d …"),
-            (r"host=h password='a b\' c' user=u", "h:5432/u …"),
+            (r"host=h password='a b\' c' user=u", "h:5432 …"),
+            ("postgres://KEY@h", "h:5432 …"),
             ("password = pw host = h dbname = d", "h:5432/d …"),
             // Not escaped: where the password ends is not known.
             ("postgres://u:p@w@h/d", "…"),
