@@ -1,6 +1,6 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build transforms demo test bench lint clean
+.PHONY: help setup build transforms demo test bench lint deny advisories clean
 
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
@@ -10,6 +10,8 @@ help:
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
 	@echo '                 version 1 of the binary interface in transforms/target/version-1/'
 	@echo 'make lint        clippy and rustfmt, as continuous integration runs them'
+	@echo 'make deny        licences, sources, bans and, where GitHub can be reached, vulnerabilities of the dependencies'
+	@echo 'make advisories  only the vulnerabilities; an error where GitHub cannot be reached'
 	@echo 'make setup       only bring what building and testing need beside Rust'
 	@echo 'make clean       take away what was built'
 
@@ -40,6 +42,12 @@ lint:
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml --no-default-features -- -D warnings
+
+deny:
+	scripts/deny.sh
+
+advisories:
+	scripts/deny.sh advisories
 
 clean:
 	cargo clean

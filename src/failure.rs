@@ -35,11 +35,11 @@ pub fn causes(error: &dyn Error) -> Vec<String> {
     causes
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. PostgreSQL says details and hints in lines of their own.
 pub fn chain(error: &dyn Error) -> String {
     let mut all = vec![error.to_string()];
     all.extend(causes(error));
-    all.join(": ")
+    all.join(": ").replace('\n', " ")
 }
 
 /// Growing, jittered pauses between tries, so that many clients do not come back at the same instant.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod db;
 pub mod failure;
 pub mod pipeline;
+pub mod printable;
 pub mod register;
 pub mod reorg;
 pub mod runtime;

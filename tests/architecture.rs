@@ -9,7 +9,8 @@ const LONGEST_FILE: usize = 500;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("failure", &[]),
-    ("telemetry", &[]),
+    ("printable", &[]),
+    ("telemetry", &["printable"]),
     ("view", &[]),
     ("config", &["block"]),
     ("change", &["block"]),
@@ -20,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("runtime", &["block", "change", "config", "failure", "view"]),
     ("db", &["config", "failure"]),
     ("table", &["block", "change", "db", "failure"]),
-    ("register", &["block", "db", "failure"]),
+    ("register", &["block", "db", "failure", "printable"]),
     ("commit", &["block", "db", "failure", "table", "register"]),
     ("undo", &["block", "db", "failure", "table", "register"]),
     ("schema", &["block", "db", "failure", "table", "register"]),

@@ -51,7 +51,7 @@ fn config_shows_values_with_their_origins_and_no_secrets() {
         .collect();
     for row in [
         ["key", "value", "origin"],
-        ["database.url", "postgres://u:***@h/d", "variable DATABASE_URL"],
+        ["database.url", "h:5432/d …", "variable DATABASE_URL"],
         ["database.tls_root_cert", "(not set)", "default"],
         ["database.read_roles", "(none)", "default"],
         ["source.urls", "http://a:1", "flag --source-url"],

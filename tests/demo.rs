@@ -1,6 +1,7 @@
 //! `debshrew demo` as a person sees it: what it claims, how it ends, and what it leaves alone.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
@@ -80,6 +81,26 @@ async fn a_signal_from_the_terminal_ends_it_with_success_and_leaves_nothing_runn
         let state: String = client.connect().await.query_one(state, &[]).await.unwrap().get(0);
         assert_eq!(state, "stopped", "{signal}");
     }
+}
+
+/// What is printed for `psql` leads into the database, and shows no password.
+#[tokio::test]
+async fn the_private_database_can_be_looked_into() {
+    let mut child = demo(&[]);
+    let seen = read_until(&mut child, "   psql ");
+    let dsn = seen.last().unwrap().trim().strip_prefix("psql '").unwrap().strip_suffix('\'').unwrap();
+    let (dsn, file) = dsn.split_once("&passfile=").unwrap();
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    let line = std::fs::read_to_string(file).unwrap();
+    let password = line.trim().strip_prefix("*:*:*:postgres:").unwrap();
+    assert!(!seen.concat().contains(password), "{seen:?}");
+    let (client, connection) =
+        tokio_postgres::connect(&format!("{dsn}&password={password}"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    assert!(exists(&client, "select from demo.blocks").await);
+    send("-INT", &child);
+    assert!(child.wait().unwrap().success());
+    assert!(!std::path::Path::new(file).exists());
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod faults;
 pub mod http;
 pub mod reorgs;
 pub mod source;
+mod strangers;
 mod transcript;

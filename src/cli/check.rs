@@ -7,6 +7,7 @@ use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::chain;
 use crate::pipeline::PipelineError;
+use crate::printable;
 use crate::schema::{self, Mode, SchemaError};
 use crate::source::Source;
 
@@ -33,6 +34,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let pipelines = chosen(&config, &args.pipeline)?;
     let mut findings = Findings::default();
     findings.good("configuration", counted(pipelines.len(), "pipeline"));
+    for warning in &config.warnings {
+        findings.note(format!("configuration: {warning}"));
+    }
     for (name, settings) in &pipelines {
         match transform(name, settings) {
             Ok(_) => {
@@ -45,6 +49,14 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         match source(&config).await {
             Ok(tip) => findings.good("source", tip),
             Err(error) => findings.bad("source", &error),
+        }
+        if let Ok(db) = Db::new(&config.database)
+            && let Some(host) = db.password_may_be_seen_on_the_way_to()
+        {
+            findings.note(format!(
+                "database: the password may go to {host} unencrypted, and does if that server, or who poses as it, \
+                 asks for it: `sslmode=verify-full` in the URL, or `database.tls_root_cert`, prevents it"
+            ));
         }
         match database(&config).await {
             Ok(db) => {
@@ -94,12 +106,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
         }
         findings.lines.extend(pipeline.notes.iter().map(|note| format!("note  {note}")));
         for (table, advice) in &pipeline.advice {
-            findings.lines.push(format!("note  table `{table}`: {advice}"));
+            findings.note(format!("table `{table}`: {advice}"));
         }
         for cut in &pipeline.cut {
-            findings
-                .lines
-                .push(format!("note  after `migrate`, blocks of before cannot be rolled back: {cut}"));
+            findings.note(format!("after `migrate`, blocks of before cannot be rolled back: {cut}"));
         }
     }
 }
@@ -119,17 +129,28 @@ struct Findings {
 }
 
 impl Findings {
+    /// In one line, whatever names and servers say.
+    fn say(&mut self, line: &str) {
+        self.lines.push(printable::line(line).into_owned());
+    }
+
     fn good(&mut self, what: &str, found: String) {
-        self.lines.push(format!("ok    {what}: {found}"));
+        self.say(&format!("ok    {what}: {found}"));
+    }
+
+    fn note(&mut self, advice: String) {
+        self.say(&format!("note  {advice}"));
     }
 
     fn bad(&mut self, what: &str, error: &Error) {
         self.say_bad(what, chain(error));
-        self.lines.extend(error.hint().map(|hint| format!("      hint: {hint}")));
+        if let Some(hint) = error.hint() {
+            self.say(&format!("      hint: {hint}"));
+        }
     }
 
     fn say_bad(&mut self, what: &str, found: String) {
-        self.lines.push(format!("BAD   {what}: {found}"));
+        self.say(&format!("BAD   {what}: {found}"));
         self.bad += 1;
     }
 }

@@ -145,7 +145,7 @@ impl From<DbError> for Error {
 impl Error {
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Config(_) | Error::Telemetry(TelemetryError::Filter { .. }) => Exit::Usage,
+            Error::Config(_) | Error::Telemetry(TelemetryError::Filter) => Exit::Usage,
             Error::Telemetry(TelemetryError::SetUp(_)) => Exit::Failure,
             Error::UnknownPipeline { .. }
             | Error::WhichPipeline { .. }
@@ -157,7 +157,7 @@ impl Error {
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
             Error::Pipeline(error) => match &**error {
                 PipelineError::Register(RegisterError::Contradiction { .. })
-                | PipelineError::Db(DbError::Url(_)) => Exit::Usage,
+                | PipelineError::Db(DbError::Url(_) | DbError::Tls(_)) => Exit::Usage,
                 error if is_unreachable(error) => Exit::Unreachable,
                 _ => Exit::Failure,
             },

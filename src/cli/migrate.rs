@@ -4,6 +4,7 @@ use super::start::{chosen, database, finish};
 use super::{Error, Globals, output};
 use crate::config::{self, Config};
 use crate::db::Db;
+use crate::printable;
 use crate::schema::{self, Mode, Report, SchemaError, Wanted};
 
 const HELP: &str = "\
@@ -103,7 +104,8 @@ fn describe(report: &Report) -> String {
         lines.push("nothing to do: everything is up to date".into());
     }
     lines.extend(report.readers.iter().map(|role| format!("role `{role}` may read")));
-    lines.join("\n")
+    // Each in one line, whatever tables are called.
+    lines.iter().map(|line| printable::line(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// What has not been applied yet, each with whose it is.

@@ -39,7 +39,7 @@ Examples:
 
 /// debshrew follows a metashrew server into PostgreSQL: one transform, one transaction a block, exactly once,
 /// through reorgs.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "debshrew", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct Cli {
 }
 
 /// Flags of every command; they win over the file and over variables.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Default, clap::Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct Globals {
     /// The configuration file [default: debshrew.toml in the current folder, if there is one]
@@ -113,8 +113,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // There is nobody to tell when even this cannot be printed.
-            let _ = error.print();
+            output::usage(&error, std::env::args_os().skip(1));
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };

@@ -42,6 +42,9 @@ pub struct Args {
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let config = globals.begin()?;
     config.check_runnable()?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let pipelines = chosen(&config, &args.pipeline)?;
     let goal = match (args.until, args.once) {
         (Some(height), _) => Goal::Until(height),

@@ -14,7 +14,7 @@ Examples:
   debshrew simulate --mine-every 10s                 and a new one every ten seconds
   debshrew simulate --seed 7 --height 2000 --transactions 25
   debshrew simulate --blocks blk00000.dat            real blocks, the first at height 1
-  curl -d '{\"reorg\": {\"depth\": 3}}' http://127.0.0.1:8080/control";
+  curl -H 'Content-Type: application/json' -d '{\"reorg\": {\"depth\": 3}}' http://127.0.0.1:8080/control";
 
 /// Play a metashrew server, for transforms that are being written and for tests
 ///
@@ -26,6 +26,9 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// A name by which it is asked, beside addresses and `localhost`; may be repeated
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
     /// Serve the blocks of this file, in Bitcoin Core's block file format, from height 1
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "transactions"])]
     pub blocks: Option<PathBuf>,
@@ -61,6 +64,7 @@ impl Args {
         };
         Options {
             listen: self.listen,
+            hosts: self.hosts.clone(),
             origin,
             index_delay: self.index_delay,
             mine_every: self.mine_every,

@@ -2,6 +2,7 @@
 
 use super::start::{database, finish};
 use super::{Error, Globals, output};
+use crate::printable;
 use crate::register::{self, Overview};
 
 const HELP: &str = "\
@@ -59,7 +60,7 @@ fn people(pipelines: &[Overview]) -> String {
         output::table(&["pipeline", "state", "height", "source height", "lag blocks", "last block at"], rows);
     for one in pipelines {
         if let Some(error) = &one.last_error {
-            text.push_str(&format!("\n\n{}: {error}", one.pipeline));
+            text.push_str(&format!("\n\n{}: {}", one.pipeline, printable::line(error)));
         }
     }
     text

@@ -1,6 +1,10 @@
 //! A private PostgreSQL server: found on the machine, started in a temporary folder, reached through a Unix
 //! socket in it alone, and gone with the process that started it, however that ends.
 //!
+//! Whoever is its superuser can run programs as the user that it runs as. So the folder and the socket are closed to
+//! all other users, a password that is made anew each time is asked for, and no process that is started sees our
+//! environment.
+//!
 //! For tests and the demo. Knows nothing of what its databases are for. Everything here blocks.
 
 mod owner;
@@ -29,6 +33,8 @@ pub enum ClusterError {
     NoPrograms,
     #[error("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as")]
     NoUser,
+    #[error("the system gives no random bytes for a password")]
+    NoRandomBytes,
     #[error("cannot {what}")]
     System {
         what: String,
@@ -45,6 +51,7 @@ impl ClusterError {
             // None of this passes by itself.
             ClusterError::NoPrograms
             | ClusterError::NoUser
+            | ClusterError::NoRandomBytes
             | ClusterError::System { .. }
             | ClusterError::Program { .. } => Kind::Permanent,
         }
@@ -66,30 +73,45 @@ pub enum Stop {
 }
 
 /// A running server (unless stopped), which is removed with its data when this is dropped or its process ends.
-#[derive(Debug)]
 pub struct Cluster {
     // Dropped in this order: the watchdog stops the server and empties the folder, then the folder goes.
     _watchdog: Watchdog,
     folder: TempDir,
     programs: Programs,
     owner: Owner,
+    password: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("folder", &self.folder.path()).finish_non_exhaustive()
+    }
 }
 
 impl Cluster {
     /// Makes and starts a server with these settings of `postgresql.conf` beside the usual ones. Its superuser is
-    /// `postgres`; whoever can reach the socket may connect.
+    /// `postgres`.
     pub fn start(settings: &[(&str, &str)]) -> Result<Cluster, ClusterError> {
         let programs = Programs::find()?;
         let (folder, owner) = owner::folder()?;
         let watchdog = Watchdog::start(&programs.pg_ctl(), folder.path(), &owner)?;
-        let cluster = Cluster { _watchdog: watchdog, folder, programs, owner };
+        let cluster = Cluster { _watchdog: watchdog, folder, programs, owner, password: password()? };
         cluster.make_data(settings)?;
         cluster.start_again()?;
         Ok(cluster)
     }
 
-    /// A URL for a database of this server; for `psql` as well.
+    /// A URL for a database of this server, with the password in it: to be passed on, not to be shown.
     pub fn dsn(&self, database: &str) -> String {
+        format!("{}&password={}", self.url(database), self.password)
+    }
+
+    /// A URL for `psql`, which finds the password in a file that only the server's user and root can read.
+    pub fn psql_dsn(&self, database: &str) -> String {
+        format!("{}&passfile={}", self.url(database), escape(&self.passfile().to_string_lossy()))
+    }
+
+    fn url(&self, database: &str) -> String {
         let folder = escape(&self.folder.path().to_string_lossy());
         format!("postgresql:///{}?host={folder}&port=5432&user=postgres", escape(database))
     }
@@ -131,13 +153,28 @@ impl Cluster {
         self.folder.path().join("log")
     }
 
+    /// In libpq's format, for any server: nobody else's password is in it.
+    fn passfile(&self) -> PathBuf {
+        self.folder.path().join("pgpass")
+    }
+
     fn make_data(&self, settings: &[(&str, &str)]) -> Result<(), ClusterError> {
+        self.owner.write(&self.passfile(), &format!("*:*:*:postgres:{}\n", self.password))?;
+        let given = self.folder.path().join("password");
+        self.owner.write(&given, &self.password)?;
         let mut init = self.command(&self.programs.initdb());
-        init.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]);
-        init.arg("--pgdata").arg(self.data());
+        init.args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]);
+        init.arg("--no-sync").arg("--pwfile").arg(&given).arg("--pgdata").arg(self.data());
         run(init)?;
+        std::fs::remove_file(&given)
+            .map_err(ClusterError::system(format!("remove `{}`", given.display())))?;
         let folder = self.folder.path().to_string_lossy();
-        let usual = [("listen_addresses", ""), ("unix_socket_directories", &*folder), ("port", "5432")];
+        let usual = [
+            ("listen_addresses", ""),
+            ("unix_socket_directories", &*folder),
+            ("unix_socket_permissions", "0700"),
+            ("port", "5432"),
+        ];
         let mut text = String::new();
         for (name, value) in usual.iter().chain(settings) {
             text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
@@ -160,6 +197,16 @@ impl Cluster {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(10)..].join("\n")
     }
+}
+
+/// 128 random bits in hex digits.
+fn password() -> Result<String, ClusterError> {
+    let mut bytes = [0; 16];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| ClusterError::NoRandomBytes)?;
+    Ok(hex::encode(bytes))
 }
 
 fn run(mut command: Command) -> Result<(), ClusterError> {

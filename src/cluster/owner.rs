@@ -1,7 +1,9 @@
 //! Whose a private server is. PostgreSQL refuses to run as root; then it runs as another user, who needs a
 //! folder of its own.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +19,18 @@ const USERS: [&str; 2] = ["postgres", "nobody"];
 /// temporary folder's own name take some 35.
 const LONGEST_PARENT: usize = 60;
 
+/// The variables that a program gets of ours: where programs and libraries are found. All others stay here, since
+/// they may hold secrets, and whoever is the server's superuser could read them.
+const PASSED_ON: [&str; 3] = ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
+
+/// A program with nothing of our environment but [`PASSED_ON`].
+pub(super) fn bare(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C");
+    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
+}
+
 /// Who runs the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
@@ -29,27 +43,36 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    /// A program that runs as the owner, in `folder`, with none of the variables that libpq heeds.
+    /// A program that runs as the owner, in `folder`.
     pub(super) fn command(self, program: &Path, folder: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(folder).env("LC_ALL", "C");
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PG") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = bare(program);
+        command.current_dir(folder);
         if let Owner::Other { uid, gid } = self {
             command.uid(uid).gid(gid);
         }
         command
     }
+
+    /// Makes a file that nobody but the owner (and root) can read.
+    pub(super) fn write(self, path: &Path, text: &str) -> Result<(), ClusterError> {
+        let written = || {
+            let mut file: File = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(text.as_bytes())?;
+            match self {
+                Owner::Ourselves => Ok(()),
+                Owner::Other { uid, gid } => std::os::unix::fs::fchown(&file, Some(uid), Some(gid)),
+            }
+        };
+        written().map_err(ClusterError::system(format!("write `{}`", path.display())))
+    }
 }
 
-/// A fresh temporary folder and the user that it belongs to.
+/// A fresh temporary folder, closed to all but the user that it belongs to, and that user.
 pub(super) fn folder() -> Result<(TempDir, Owner), ClusterError> {
     let make = |parent: &Path| {
         tempfile::Builder::new()
             .prefix("debshrew-")
+            .permissions(Permissions::from_mode(0o700))
             .tempdir_in(parent)
             .map_err(ClusterError::system(format!("make a folder in `{}`", parent.display())))
     };

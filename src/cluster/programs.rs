@@ -1,10 +1,11 @@
 //! Finds PostgreSQL's server programs on the machine.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use super::ClusterError;
+use super::owner::bare;
 
 /// Folders in which distributions keep a folder per version: Debian, Red Hat, Homebrew on ARM and on Intel.
 const VERSIONED: [&str; 4] = ["/usr/lib/postgresql", "/usr", "/opt/homebrew/opt", "/usr/local/opt"];
@@ -47,7 +48,7 @@ impl Programs {
 }
 
 fn by_pg_config() -> Option<PathBuf> {
-    let output = Command::new("pg_config").arg("--bindir").stdin(Stdio::null()).output().ok()?;
+    let output = bare(Path::new("pg_config")).arg("--bindir").stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| PathBuf::from(text.trim()))
 }
@@ -73,8 +74,6 @@ fn version(name: &OsStr) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

@@ -1,4 +1,5 @@
-//! What can be wrong with a configuration, and what to do about it.
+//! What can be wrong with a configuration, and what to do about it. A value is never repeated, nor is a line of the
+//! file: it may be a secret, or stand beside one.
 
 use std::path::PathBuf;
 
@@ -11,19 +12,19 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the configuration file `{}` is not TOML", path.display())]
+    #[error("the configuration file `{}` is not TOML{}", path.display(), at(*.place))]
     Syntax {
         path: PathBuf,
-        #[source]
-        source: Box<::config::ConfigError>,
+        /// Line and column, from 1.
+        place: Option<(usize, usize)>,
     },
     #[error("cannot merge the configuration")]
-    Merge(#[source] Box<::config::ConfigError>),
+    Merge,
     /// `what` is a key in a file, or a variable.
     #[error("{what} is unknown; the nearest known one is `{nearest}`")]
     Unknown { what: String, nearest: String },
-    #[error("`{key}` ({origin}) is `{value}`; {allowed}")]
-    Invalid { key: String, origin: String, value: String, allowed: String },
+    #[error("`{key}` ({origin}) has a wrong value; {allowed}")]
+    Invalid { key: String, origin: String, allowed: String },
     #[error("`{key}` ({origin}) {problem}")]
     Shape { key: String, origin: String, problem: String },
     #[error("{0}")]
@@ -36,6 +37,10 @@ pub enum ConfigError {
     NoSource,
     #[error("no pipeline is configured")]
     NoPipeline,
+}
+
+fn at(place: Option<(usize, usize)>) -> String {
+    place.map(|(line, column)| format!(" at line {line}, column {column}")).unwrap_or_default()
 }
 
 impl ConfigError {

@@ -1,75 +1,61 @@
-//! Takes passwords out of connection strings before they are shown. Hides too much rather than too little.
+//! What may be shown of URLs and of other texts that may hold a secret. Hides too much rather than too little.
 
-const HIDDEN: &str = "***";
+/// What is left out.
+const HIDDEN: &str = "…";
 
-/// A URL or a `key=value` connection string without the passwords in it. What cannot be read as either is
-/// hidden whole.
-pub fn hide_password(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => format!("{scheme}://{}", hide_in_url(rest)),
-        None => hide_in_pairs(text).unwrap_or_else(|| HIDDEN.to_owned()),
+/// Scheme, host and port of a URL for HTTP, and `…` for all else: a key may stand in the user's place, in the path or
+/// among the parameters. What cannot be read as such a URL is hidden whole.
+pub fn shown_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return HIDDEN.to_owned() };
+    if !matches!(scheme, "http" | "https") {
+        return HIDDEN.to_owned();
+    }
+    let (authority, after) = rest.split_at(rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len()));
+    // The password was not escaped: this is a part of it, and of its host nothing is known.
+    if after.contains('@') {
+        return format!("{scheme}://{HIDDEN}");
+    }
+    let (login, place) = authority.rsplit_once('@').map_or(("", authority), |(_, place)| (HIDDEN, place));
+    if !is_place(place) {
+        return format!("{scheme}://{HIDDEN}");
+    }
+    let at = if login.is_empty() { "" } else { "@" };
+    let after = if matches!(after, "" | "/") { "" } else { "/…" };
+    format!("{scheme}://{login}{at}{place}{after}")
+}
+
+/// URLs with commas between them. With a part that is none, it cannot be told where a password begins and ends.
+pub(super) fn shown_urls(text: &str) -> String {
+    let urls: Vec<&str> = text.split(',').map(str::trim).filter(|url| !url.is_empty()).collect();
+    if urls.iter().all(|url| url.contains("://")) {
+        urls.into_iter().map(shown_url).collect::<Vec<_>>().join(", ")
+    } else {
+        HIDDEN.to_owned()
     }
 }
 
-/// A password may itself hold `/`, `?` and `@` when it was not escaped: whatever stands between the first colon
-/// and the last `@` is taken to be it.
-fn hide_in_url(rest: &str) -> String {
-    let (user, place) = match rest.rsplit_once('@') {
-        Some((credentials, place)) => match credentials.split_once(':') {
-            Some((user, _)) => (format!("{user}:{HIDDEN}@"), place),
-            None => (format!("{credentials}@"), place),
-        },
-        None => (String::new(), rest),
+/// Whether a text, such as an argument that nobody asked for, looks like one that may hold a secret.
+pub fn may_hold_secret(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let words = ["://", "@", "password", "token", "secret", "authorization", "api-key", "apikey"];
+    let is_pair = !text.starts_with('-') && text.contains('=');
+    is_pair || words.iter().any(|word| lower.contains(word))
+}
+
+/// Whether this is a host, and a port if there is one.
+fn is_place(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (text, ""),
     };
-    let Some((address, parameters)) = place.split_once('?') else {
-        return user + place;
-    };
-    let parameters: Vec<String> = parameters
-        .split('&')
-        .map(|parameter| match parameter.split_once('=') {
-            Some((name, _)) if is_secret(name) => format!("{name}={HIDDEN}"),
-            _ => parameter.to_owned(),
-        })
-        .collect();
-    format!("{user}{address}?{}", parameters.join("&"))
-}
-
-/// `host=h password='a b'`; a value may be quoted, with backslashes before quotes inside. Source: PostgreSQL's
-/// manual, "Connection Strings".
-fn hide_in_pairs(text: &str) -> Option<String> {
-    let mut pairs = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (name, after) = rest.split_once('=')?;
-        let name = name.trim();
-        let after = after.trim_start();
-        let length = value_length(after)?;
-        let value = if is_secret(name) { HIDDEN } else { &after[..length] };
-        pairs.push(format!("{name}={value}"));
-        rest = after[length..].trim_start();
-    }
-    Some(pairs.join(" "))
-}
-
-/// How many bytes the value at the beginning of `text` takes; `None` when its quote is not closed.
-fn value_length(text: &str) -> Option<usize> {
-    let quoted = text.starts_with('\'');
-    let mut escaped = false;
-    for (index, character) in text.char_indices().skip(usize::from(quoted)) {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '\'' if quoted => return Some(index + 1),
-            _ if !quoted && character.is_whitespace() => return Some(index),
-            _ => {}
-        }
-    }
-    (!quoted).then_some(text.len())
-}
-
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    ["password", "token", "secret", "key"].iter().any(|word| name.contains(word))
+    let is_in_host = |c: char| c.is_alphanumeric() || "-._".contains(c);
+    let is_address = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok());
+    (is_address || !host.is_empty() && host.chars().all(is_in_host))
+        && port.len() <= 5
+        && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -77,26 +63,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_do_not_show() {
+    fn only_scheme_host_and_port_are_shown() {
         for (text, shown) in [
-            ("postgres://u:pw@h:5432/d", "postgres://u:***@h:5432/d"),
-            ("postgres://u@h/d", "postgres://u@h/d"),
-            ("postgres://h/d", "postgres://h/d"),
-            ("postgres://u:p@/w?x@h/d", "postgres://u:***@h/d"),
-            (
-                "postgres://h/d?user=u&password=pw&sslmode=require",
-                "postgres://h/d?user=u&password=***&sslmode=require",
-            ),
-            ("http://u:pw@h:8080/a", "http://u:***@h:8080/a"),
-            ("https://[::1]:8080/a?x=1&apikey=sesame", "https://[::1]:8080/a?x=1&apikey=***"),
-            ("host=h user=u password=pw dbname=d", "host=h user=u password=*** dbname=d"),
-            (r"host=h password='a b\' c' user=u", "host=h password=*** user=u"),
-            ("password = pw host = h", "password=*** host=h"),
-            ("password='never closed", "***"),
-            ("pw", "***"),
-            ("", ""),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("https://h/", "https://h"),
+            ("http://u:pw@h:8080/a", "http://…@h:8080/…"),
+            ("https://KEY@h", "https://…@h"),
+            ("https://h/v1/KEY/", "https://h/…"),
+            ("https://[::1]:8080/a?x=1&sig=sesame", "https://[::1]:8080/…"),
+            ("https://h?auth=KEY", "https://h/…"),
+            ("https://h#KEY", "https://h/…"),
+            ("https://u:p@w@h/", "https://…@h"),
+            // Not escaped: where the password ends is not known.
+            ("https://u:p/w@h/", "https://…"),
+            ("https://u:12/w@h/", "https://…"),
+            ("https://u:p?w@h/", "https://…"),
+            ("https://u:pw", "https://…"),
+            ("https://KEY KEY", "https://…"),
+            ("ftp://u:pw@h", "…"),
+            ("KEY://h", "…"),
+            ("pw", "…"),
+            ("", "…"),
         ] {
-            assert_eq!(hide_password(text), shown, "{text}");
+            assert_eq!(shown_url(text), shown, "{text}");
         }
+        assert_eq!(shown_urls("http://a, https://KEY@b:1/c"), "http://a, https://…@b:1/…");
+        assert_eq!(shown_urls("http://u:1,w@h"), "…");
+        assert_eq!(shown_urls(""), "");
     }
 }

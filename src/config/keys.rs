@@ -22,13 +22,13 @@ pub enum Form {
     Text,
     /// Never shown.
     Secret,
-    /// A connection string; shown without its password.
+    /// A connection string, of which host, port and database are shown.
     Dsn,
     /// Relative ones are relative to the file that they are written in, else to the current folder.
     Path,
     /// An array, or a text with commas.
     List,
-    /// The same, of `http://` and `https://` URLs; shown without passwords.
+    /// The same, of `http://` and `https://` URLs, of which scheme, host and port are shown.
     Urls,
     Integer {
         least: u64,
@@ -88,7 +88,7 @@ pub const KEYS: &[Key] = &[
         "database.tls_root_cert",
         Form::Path,
         None,
-        "PEM file of trusted authorities, instead of the system's.",
+        "PEM file of trusted authorities; the server's certificate is verified against them.",
     ),
     key(
         "database.pool_size",
@@ -104,7 +104,7 @@ pub const KEYS: &[Key] = &[
         Some(""),
         "metashrew servers of one chain; the first that answers is used.",
     ),
-    key("source.username", Form::Text, None, "For basic authentication."),
+    key("source.username", Form::Secret, None, "For basic authentication."),
     key("source.password", Form::Secret, None, "For basic authentication."),
     key("source.bearer_token", Form::Secret, None, "For bearer authentication."),
     key("source.headers.NAME", Form::Secret, None, "A header to send with every request."),

@@ -13,8 +13,8 @@ use super::{ConfigError, name};
 const USUAL_FILE: &str = "debshrew.toml";
 const PREFIX: &str = "DEBSHREW__";
 
-/// Where to look for the configuration.
-#[derive(Clone, Debug, Default)]
+/// Where to look for the configuration. It holds secrets: there is no `Debug`.
+#[derive(Clone, Default)]
 pub struct Inputs {
     /// Must exist. When absent, `debshrew.toml` in the current folder is read if it is there.
     pub file: Option<PathBuf>,
@@ -24,7 +24,7 @@ pub struct Inputs {
 }
 
 /// What was said on the command line.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Flags {
     /// `--database-url`
     pub database_url: Option<String>,
@@ -46,17 +46,21 @@ impl Inputs {
         Ok(layers)
     }
 
+    /// The file that is read, if one is.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        let usual = || Path::new(USUAL_FILE).exists().then(|| PathBuf::from(USUAL_FILE));
+        self.file.clone().or_else(usual)
+    }
+
     fn file_layer(&self) -> Result<Option<Layer>, ConfigError> {
-        let path = match &self.file {
-            Some(path) => path.clone(),
-            None if Path::new(USUAL_FILE).exists() => PathBuf::from(USUAL_FILE),
-            None => return Ok(None),
-        };
+        let Some(path) = self.file_path() else { return Ok(None) };
         let text = std::fs::read_to_string(&path)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        let map = File::from_str(&text, FileFormat::Toml)
-            .collect()
-            .map_err(|source| ConfigError::Syntax { path: path.clone(), source: Box::new(source) })?;
+        let wrong = |place| ConfigError::Syntax { path: path.clone(), place };
+        // Says where it is wrong; what the next one says has the line in it.
+        toml::from_str::<toml::Table>(&text)
+            .map_err(|error| wrong(error.span().map(|span| place_in(&text, span.start))))?;
+        let map = File::from_str(&text, FileFormat::Toml).collect().map_err(|_| wrong(None))?;
         Layer::new(map, &Origin::File(path)).map(Some)
     }
 
@@ -97,9 +101,16 @@ impl Flags {
     }
 }
 
+/// Line and column of a byte, both from 1.
+fn place_in(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
+}
+
 /// Where a value was found.
 #[derive(Clone, Debug)]
-enum Origin {
+pub(super) enum Origin {
     File(PathBuf),
     Variable(String),
     Flag(&'static str),
@@ -116,7 +127,7 @@ impl std::fmt::Display for Origin {
 }
 
 /// Checked values from one origin, as nested tables.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Layer(Map<String, Value>);
 
 impl Layer {
@@ -132,6 +143,13 @@ impl Layer {
             ValueKind::Table(map) => Layer::new(map, origin),
             _ => Ok(Layer(Map::new())),
         }
+    }
+}
+
+/// The crate wants one; values are not for it.
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Layer")
     }
 }
 

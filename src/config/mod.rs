@@ -2,6 +2,7 @@
 //!
 //! Owns defaults, the file, the environment and the flags' precedence. Opens no connection.
 
+mod dsn;
 mod error;
 mod hide;
 mod keys;
@@ -20,8 +21,9 @@ use std::time::Duration;
 use crate::block::Height;
 
 pub use crate::telemetry::Format as LogFormat;
+pub use dsn::{Dsn, shown_target};
 pub use error::ConfigError;
-pub use hide::hide_password;
+pub use hide::{may_hold_secret, shown_url};
 pub use keys::{Form, KEYS, Key};
 pub use layer::{Flags, Inputs};
 pub use settings::{Setting, Settings};
@@ -40,6 +42,8 @@ pub struct Config {
     pub log: Log,
     /// By name. `BTreeMap`, so that they are reported in the same order everywhere.
     pub pipelines: BTreeMap<String, Pipeline>,
+    /// What is not wrong, and should be seen to.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -75,7 +79,8 @@ fn present(is_there: bool, otherwise: ConfigError) -> Result<(), ConfigError> {
 pub struct Database {
     /// A `postgres://` URL or a `key=value` connection string; empty when none is configured.
     pub url: Secret,
-    /// A PEM file with the certificate authorities to trust; the system's when absent.
+    /// A PEM file with the certificate authorities to trust. Given, there is no connection without TLS and a
+    /// certificate of theirs.
     pub tls_root_cert: Option<PathBuf>,
     /// How many connections may be open beside the one that each pipeline writes with.
     pub pool_size: usize,
@@ -86,11 +91,11 @@ pub struct Database {
 
 /// `[source]`: the metashrew servers that are followed. All serve the same chain; the first that answers is
 /// used.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Source {
     pub urls: Vec<String>,
-    /// Basic authentication.
-    pub username: Option<String>,
+    /// Basic authentication. Some servers take a key in the user's place.
+    pub username: Option<Secret>,
     pub password: Option<Secret>,
     /// Bearer authentication.
     pub bearer_token: Option<Secret>,
@@ -109,6 +114,13 @@ pub struct Source {
     /// How long the source's tip may stand below blocks that it still has hashes for before it is called
     /// wedged.
     pub wedge_timeout: Duration,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let urls: Vec<String> = self.urls.iter().map(|url| shown_url(url)).collect();
+        f.debug_struct("Source").field("urls", &urls).finish_non_exhaustive()
+    }
 }
 
 /// `[log]`

@@ -6,14 +6,13 @@ use std::time::Duration;
 use ::config::{Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, hide_password, name, read};
+use super::{ConfigError, dsn, hide, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
 const HIDDEN: &str = "[hidden]";
 
 /// All layers in one.
-#[derive(Debug)]
 pub(super) struct Merged(pub(super) Value);
 
 impl Merged {
@@ -145,7 +144,6 @@ impl Section<'_> {
         read(&value, key.form).map(Some).map_err(|allowed| ConfigError::Invalid {
             key: place.to_string(),
             origin,
-            value: shown(key.form, &value),
             allowed,
         })
     }
@@ -162,21 +160,20 @@ pub(super) fn shown(form: Form, value: &ValueKind) -> String {
         (_, ValueKind::Array(values)) => {
             values.iter().map(|value| shown(form, &value.kind)).collect::<Vec<_>>().join(", ")
         }
-        (Form::Urls, ValueKind::String(text)) => shown_urls(text),
-        (Form::Dsn, ValueKind::String(text)) => hide_password(text),
+        (Form::Urls, ValueKind::String(text)) => hide::shown_urls(text),
+        (Form::Urls, _) => HIDDEN.to_owned(),
+        (Form::Dsn, ValueKind::String(text)) => dsn::shown(text),
         (Form::Dsn, _) => HIDDEN.to_owned(),
         (_, value) => value.to_string(),
     }
 }
 
-/// With a part that is no URL, it cannot be told where a password begins and ends.
-fn shown_urls(text: &str) -> String {
-    let urls: Vec<&str> = text.split(',').map(str::trim).collect();
-    if urls.iter().all(|url| url.contains("://")) {
-        urls.into_iter().map(hide_password).collect::<Vec<_>>().join(", ")
-    } else if text.contains('@') {
-        HIDDEN.to_owned()
-    } else {
-        text.to_owned()
+/// Whether a value has something that is not to be shown.
+pub(super) fn holds_secret(form: Form, value: &ValueKind) -> bool {
+    match (form, value) {
+        (Form::Secret, _) => true,
+        (Form::Dsn, ValueKind::String(text)) => dsn::holds_password(text),
+        (Form::Urls, _) => shown(form, value).contains('…'),
+        _ => false,
     }
 }

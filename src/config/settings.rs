@@ -1,18 +1,22 @@
 //! The layers merged: what is in force, where it came from, and the [`Config`] that it makes.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use super::keys::{KEYS, Key, Place};
-use super::section::{Merged, Section, shown};
+use super::layer::Origin;
+use super::section::{Merged, Section, holds_secret, shown};
 use super::{
     Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Source, UnknownImports,
 };
 use crate::block::Height;
 
 /// The configuration in force, value by value.
-#[derive(Debug)]
 pub struct Settings {
     merged: Merged,
+    /// What was read.
+    file: Option<PathBuf>,
 }
 
 /// One value, as it may be shown.
@@ -33,12 +37,17 @@ impl Settings {
         for layer in inputs.layers()? {
             builder = builder.add_source(layer);
         }
-        let merged = builder.build().map_err(|error| ConfigError::Merge(Box::new(error)))?.cache;
-        Ok(Settings { merged: Merged(merged) })
+        // What the crate says may hold a value.
+        let merged = builder.build().map_err(|_| ConfigError::Merge)?.cache;
+        Ok(Settings { merged: Merged(merged), file: inputs.file_path() })
     }
 
     /// Every key with its value, those of pipelines once per pipeline.
     pub fn list(&self) -> Vec<Setting> {
+        self.places().iter().map(|place| self.setting(place)).collect()
+    }
+
+    fn places(&self) -> Vec<Place> {
         let (shared, of_pipelines): (Vec<&Key>, Vec<&Key>) =
             KEYS.iter().partition(|key| !key.name.starts_with("pipelines."));
         let mut places = Vec::new();
@@ -53,7 +62,31 @@ impl Settings {
         for name in self.merged.names(&["pipelines"]) {
             places.extend(of_pipelines.iter().map(|key| Place { key, name: Some(name.clone()) }));
         }
-        places.into_iter().map(|place| self.setting(&place)).collect()
+        places
+    }
+
+    /// Whether the file holds secrets that other users can read.
+    fn exposed(&self) -> Option<String> {
+        let path = self.file.as_ref()?;
+        let mode = std::fs::metadata(path).ok()?.permissions().mode();
+        if mode & 0o044 == 0 {
+            return None;
+        }
+        let from_file = Origin::File(path.clone()).to_string();
+        let is_secret = |place: &Place| match self.merged.value(place) {
+            (Some(value), origin) => origin == from_file && holds_secret(place.key.form, &value),
+            (None, _) => false,
+        };
+        let secrets: Vec<String> =
+            self.places().iter().filter(|place| is_secret(place)).map(|place| format!("`{place}`")).collect();
+        (!secrets.is_empty()).then(|| {
+            format!(
+                "other users can read `{}`, which holds secrets ({}): take that right away (`chmod go=`), or give them \
+                 as variables",
+                path.display(),
+                secrets.join(", ")
+            )
+        })
     }
 
     fn setting(&self, place: &Place) -> Setting {
@@ -73,6 +106,7 @@ impl Settings {
                 .into_iter()
                 .map(|name| Ok((name.clone(), self.pipeline(name)?)))
                 .collect::<Result<_, ConfigError>>()?,
+            warnings: self.exposed().into_iter().collect(),
         };
         check_schemas(&config.pipelines)?;
         Ok(config)
@@ -98,7 +132,7 @@ impl Settings {
         let headers = self.merged.names(&["source", "headers"]).into_iter().map(header);
         let source = Source {
             urls: at.urls("source.urls")?,
-            username: at.text("source.username")?,
+            username: at.text("source.username")?.map(Secret::new),
             password: at.text("source.password")?.map(Secret::new),
             bearer_token: at.text("source.bearer_token")?.map(Secret::new),
             headers: headers.collect::<Result<_, ConfigError>>()?,

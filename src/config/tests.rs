@@ -155,7 +155,7 @@ fn unknown_keys_name_where_they_stand_and_the_nearest_known_one() {
 fn wrong_values_say_what_is_allowed_and_where_they_came_from() {
     assert_eq!(
         variables(&[("DEBSHREW__SOURCE__RETRIES", "many")]).error(),
-        "`source.retries` (variable DEBSHREW__SOURCE__RETRIES) is `many`; it must be a whole number from 0 to 100"
+        "`source.retries` (variable DEBSHREW__SOURCE__RETRIES) has a wrong value; it must be a whole number from 0 to 100"
     );
     for (text, expected) in [
         ("[log]\nformat = 'xml'", "it must be one of `text`, `json`"),
@@ -176,7 +176,7 @@ fn wrong_values_say_what_is_allowed_and_where_they_came_from() {
         ("[pipelines.a]\ntransform = 'x'\nstart_height = 2147483648", "from 0 to 2147483647"),
         ("[source]\nusername = 'u'\npassword = 'p'\nbearer_token = 't'", "the one or the other"),
         ("[source]\npassword = 'p'", "basic authentication takes both"),
-        ("[source", "is not TOML"),
+        ("[source", "is not TOML at line 1, column 8"),
     ] {
         let error = file(text).error();
         assert!(error.contains(expected), "{text}: {error}");
@@ -211,11 +211,11 @@ fn secrets_show_neither_in_the_list_nor_in_errors() {
     );
     let list = format!("{:?}", Settings::gather(&case.inputs).unwrap().list());
     assert!(!list.contains("sesame"), "{list}");
-    assert_eq!(case.setting("database.url").value.unwrap(), "postgres://u:***@h/d");
-    assert_eq!(case.setting("source.urls").value.unwrap(), "http://u:***@h:1, http://h:2");
+    assert_eq!(case.setting("database.url").value.unwrap(), "h:5432/d …");
+    assert_eq!(case.setting("source.urls").value.unwrap(), "http://…@h:1, http://h:2");
     assert_eq!(case.setting("source.headers.authorization").value.unwrap(), "[hidden]");
     assert_eq!(case.setting("source.bearer_token").value, None);
-    assert!(!format!("{:?}", case.load()).contains("u:sesame@h/d"));
+    assert!(!format!("{:?}", case.load()).contains("sesame"));
     for text in
         ["[source]\nurls = 'u:sesame@h'", "[source]\npassword = 1\nusername = 'u'", "[database]\nurl = 1234"]
     {

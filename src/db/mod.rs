@@ -23,8 +23,9 @@ use crate::failure::Kind;
 /// What went wrong between us and PostgreSQL.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    #[error("cannot read the database URL (`database.url`)")]
-    Url(#[source] tokio_postgres::Error),
+    /// Why, in words that hold nothing of it.
+    #[error("cannot read the database URL (`database.url`): {0}")]
+    Url(String),
     #[error("{0}")]
     Tls(String),
     #[error("cannot connect to PostgreSQL at {target}")]
@@ -130,21 +131,23 @@ pub struct Db {
     target: String,
     /// The schema `debshrew` is there, and belongs to a role that is trusted.
     trusted: Arc<AtomicBool>,
+    clear_to: Option<String>,
 }
 
 impl Db {
     /// Reads the URL and prepares the pool; connects to nothing yet.
     pub fn new(config: &config::Database) -> Result<Db, DbError> {
-        let dsn = tls::Dsn::read(config.url.reveal())?;
-        let mut postgres: tokio_postgres::Config = dsn.text.parse().map_err(DbError::Url)?;
+        let plan = tls::Plan::read(config)?;
+        let connector = plan.connector()?;
+        let clear_to = plan.clear_to();
+        let mut postgres = plan.postgres;
         postgres.connect_timeout(config.connect_timeout);
         postgres.keepalives_idle(Duration::from_secs(30));
         postgres.tcp_user_timeout(Duration::from_secs(60));
         if postgres.get_application_name().is_none() {
             postgres.application_name("debshrew");
         }
-        let target = describe(&postgres);
-        let connector = tls::connector(&dsn, config.tls_root_cert.as_deref())?;
+        let target = config::shown_target(&postgres);
         let manager = Manager::from_config(
             postgres,
             connector,
@@ -159,7 +162,7 @@ impl Db {
             .post_create(Hook::async_fn(|client, _| Box::pin(pin_session(client))))
             .build()
             .map_err(|error| DbError::Tls(error.to_string()))?;
-        Ok(Db { pool, target, trusted: Arc::default() })
+        Ok(Db { pool, target, trusted: Arc::default(), clear_to })
     }
 
     /// A connection of the pool, which goes back there when it is dropped. Of a database whose schema `debshrew` is
@@ -187,6 +190,12 @@ impl Db {
     pub fn target(&self) -> &str {
         &self.target
     }
+
+    /// The host beyond this machine to which the password may go unencrypted, if there is one. Whether it does is for
+    /// that server to say: it may ask for a proof that one knows the password (SCRAM), or for the password itself.
+    pub fn password_may_be_seen_on_the_way_to(&self) -> Option<&str> {
+        self.clear_to.as_deref()
+    }
 }
 
 /// Whatever the role's or the database's settings are: names without a schema are PostgreSQL's own, and what a value's
@@ -198,24 +207,6 @@ async fn pin_session(client: &ClientWrapper) -> Result<(), HookError> {
         set standard_conforming_strings = on; set transform_null_equals = off; \
         set search_path = ''; set jit = off";
     client.batch_execute(sql).await.map_err(HookError::Backend)
-}
-
-fn describe(config: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
-    let ports = config.get_ports();
-    let hosts: Vec<String> = config
-        .get_hosts()
-        .iter()
-        .enumerate()
-        .map(|(index, host)| {
-            let port = ports.get(index).or(ports.first()).copied().unwrap_or(5432);
-            match host {
-                Host::Tcp(name) => format!("{name}:{port}"),
-                Host::Unix(path) => format!("{}:{port}", path.display()),
-            }
-        })
-        .collect();
-    format!("{}/{}", hosts.join(","), config.get_dbname().or(config.get_user()).unwrap_or_default())
 }
 
 /// A name as SQL: in double quotes, with those inside doubled. The one way in which names get into SQL.

@@ -6,6 +6,7 @@ use super::{RegisterError, is_missing};
 use crate::block::Height;
 use crate::db::DbError;
 use crate::db::lock::{Holder, Lock};
+use crate::printable;
 
 /// What a pipeline is doing, as shown by `status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,13 +130,9 @@ pub async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, Regi
     Ok(Some(Held { by, is_writer: row.is_some() }))
 }
 
-/// PostgreSQL's texts hold no NUL.
+/// In one line, which a terminal may show. (And without NUL, which PostgreSQL's texts do not hold.)
 fn storable(reason: &str) -> String {
-    reason
-        .chars()
-        .take(LONGEST_REASON)
-        .map(|character| if character == '\0' { char::REPLACEMENT_CHARACTER } else { character })
-        .collect()
+    printable::line(reason).chars().take(LONGEST_REASON).collect()
 }
 
 /// A pipeline as people see it: a row of `debshrew.pipelines`, whose columns are described there.

@@ -12,6 +12,7 @@ mod control;
 mod fault;
 mod file;
 mod generate;
+mod guard;
 mod index;
 mod rpc;
 mod server;
@@ -28,6 +29,7 @@ use tokio::task::JoinSet;
 use crate::block::{BlockHash, Height};
 use chain::Supply;
 use generate::Generator;
+use guard::Guard;
 use index::Rules;
 use stage::Stage;
 
@@ -80,6 +82,9 @@ pub enum Origin {
 pub struct Options {
     /// Port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Names by which it is asked, beside addresses and `localhost`. Requests that name another host are refused, since
+    /// web pages can send such.
+    pub hosts: Vec<String>,
     pub origin: Origin,
     /// How long the index takes for a block; with zero it has every block at once.
     pub index_delay: Duration,
@@ -99,6 +104,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            hosts: Vec::new(),
             origin: Origin::Generated { seed: 1, height: 100, transactions: 10 },
             index_delay: Duration::ZERO,
             mine_every: None,
@@ -155,7 +161,8 @@ impl Simulator {
             .map_err(SimulateError::Ended)??;
         let stage = Arc::new(stage);
         let mut tasks = JoinSet::new();
-        tasks.spawn(server::serve(listener, stage.clone(), options.idle_timeout));
+        let guard = Arc::new(Guard::new(options.hosts));
+        tasks.spawn(server::serve(listener, stage.clone(), guard, options.idle_timeout));
         let driven = stage.clone();
         tasks.spawn(async move { driven.drive().await });
         if let Some(pause) = options.mine_every {

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::control::{Command, Fault};
+use super::guard::Guard;
 use super::rpc::{self, Call};
 use super::stage::Stage;
 
@@ -45,7 +46,7 @@ type Body = UnsyncBoxBody<Bytes, Broken>;
 struct Broken;
 
 /// Answers on the listener's connections; never returns. Dropping it ends all of them.
-pub(super) async fn serve(listener: TcpListener, stage: Arc<Stage>, idle: Duration) {
+pub(super) async fn serve(listener: TcpListener, stage: Arc<Stage>, guard: Arc<Guard>, idle: Duration) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -54,7 +55,8 @@ pub(super) async fn serve(listener: TcpListener, stage: Arc<Stage>, idle: Durati
                     Ok((stream, _)) => {
                         // Only makes answers later if it fails.
                         let _ = stream.set_nodelay(true);
-                        connections.spawn(connection(TokioIo::new(stream), stage.clone(), idle));
+                        let io = TokioIo::new(stream);
+                        connections.spawn(connection(io, stage.clone(), guard.clone(), idle));
                     }
                     // Out of file descriptors, for example: wait for some to be given back.
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -65,8 +67,13 @@ pub(super) async fn serve(listener: TcpListener, stage: Arc<Stage>, idle: Durati
     }
 }
 
-async fn connection(io: TokioIo<tokio::net::TcpStream>, stage: Arc<Stage>, idle: Duration) {
-    let service = service_fn(move |request| handle(stage.clone(), request));
+async fn connection(
+    io: TokioIo<tokio::net::TcpStream>,
+    stage: Arc<Stage>,
+    guard: Arc<Guard>,
+    idle: Duration,
+) {
+    let service = service_fn(move |request| handle(stage.clone(), guard.clone(), request));
     // How a connection ends is its client's business.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -75,7 +82,16 @@ async fn connection(io: TokioIo<tokio::net::TcpStream>, stage: Arc<Stage>, idle:
         .await;
 }
 
-async fn handle(stage: Arc<Stage>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+async fn handle(
+    stage: Arc<Stage>,
+    guard: Arc<Guard>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Broken> {
+    if let Err(why) = guard.admits(request.headers()) {
+        // What it says does not matter.
+        let _ = read(request, 0).await?;
+        return Ok(status(StatusCode::FORBIDDEN, &json!({"error": why})));
+    }
     let mut response = match (request.uri().path(), request.method()) {
         ("/", &Method::POST) => call(&stage, request).await?,
         ("/", _) => not_allowed("POST"),
@@ -145,6 +161,12 @@ async fn wrong(stage: &Stage, call: &Call, fault: Fault) -> Result<Response<Body
 
 async fn control(stage: &Stage, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let refused = |message: String| status(StatusCode::BAD_REQUEST, &json!({"error": message}));
+    // A web page may send anything else to any server without asking it first.
+    if !is_json(&request) {
+        let _ = read(request, 0).await?;
+        let message = "a command is sent as JSON: with the header `Content-Type: application/json`";
+        return Ok(status(StatusCode::UNSUPPORTED_MEDIA_TYPE, &json!({"error": message})));
+    }
     let body = match read(request, LARGEST_REQUEST).await? {
         Ok(body) => body,
         Err(message) => return Ok(refused(message)),

@@ -1,10 +1,12 @@
 //! One server: connections, authentication, time and size limits, retries, and rest after repeated failure.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use percent_encoding::percent_decode_str;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Client, RequestBuilder, Url};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 
@@ -28,14 +30,19 @@ pub(super) struct Endpoint(Arc<Inner>);
 struct Inner {
     client: Client,
     url: Url,
-    /// Without user and password.
+    /// What may be shown of it.
     shown: String,
-    login: Option<(String, Option<config::Secret>)>,
+    login: Option<Login>,
+    /// What a server may repeat, and is not to be shown, the longest first.
+    secrets: Vec<config::Secret>,
     retries: u32,
     max_response_bytes: usize,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
 }
+
+/// User and password.
+type Login = (config::Secret, Option<config::Secret>);
 
 struct Breaker {
     failures: u32,
@@ -46,7 +53,7 @@ struct Breaker {
 
 impl Endpoint {
     pub(super) fn new(url: &str, config: &config::Source) -> Result<Endpoint, SourceError> {
-        let shown = config::hide_password(url);
+        let shown = config::shown_url(url);
         let wrong = |what: String| SourceError::Configuration(what);
         let url: Url = url.parse().map_err(|error| wrong(format!("`{shown}` is no URL: {error}")))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -76,10 +83,14 @@ impl Endpoint {
             resting_until: None,
             pauses: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
+        let login = login(config, &url);
+        let probe = posting(&client, &url, &login).build();
+        let sent = probe.ok().and_then(|probe| probe.headers().get(AUTHORIZATION).cloned());
         Ok(Endpoint(Arc::new(Inner {
             client,
-            shown: shown_url(&url),
-            login: login(config, &url),
+            shown,
+            secrets: secrets(config, &url, sent.as_ref()),
+            login,
             url,
             retries: config.retries,
             max_response_bytes: config.max_response_bytes,
@@ -91,6 +102,12 @@ impl Endpoint {
     /// The URL as it may be shown.
     pub(super) fn shown(&self) -> &str {
         &self.0.shown
+    }
+
+    /// What the server said, without what we sent it to be let in.
+    pub(super) fn without_secrets(&self, text: &str) -> String {
+        let hide = |text: String, secret: &config::Secret| text.replace(secret.reveal(), "…");
+        self.0.secrets.iter().fold(text.to_owned(), hide)
     }
 
     /// How long this server is to be left alone; `None` when it may be asked.
@@ -146,10 +163,7 @@ impl Endpoint {
             url: self.0.shown.clone(),
             source: source.without_url(),
         };
-        let mut post = self.0.client.post(self.0.url.clone()).body(request.to_owned());
-        if let Some((user, password)) = &self.0.login {
-            post = post.basic_auth(user, password.as_ref().map(config::Secret::reveal));
-        }
+        let post = posting(&self.0.client, &self.0.url, &self.0.login).body(request.to_owned());
         let mut response = post.send().await.map_err(unreachable)?;
         let status = response.status();
         if !status.is_success() {
@@ -203,9 +217,14 @@ impl Endpoint {
     }
 }
 
-fn shown_url(url: &Url) -> String {
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+fn posting(client: &Client, url: &Url, login: &Option<Login>) -> RequestBuilder {
+    let post = client.post(url.clone());
+    match login {
+        Some((user, password)) => {
+            post.basic_auth(user.reveal(), password.as_ref().map(config::Secret::reveal))
+        }
+        None => post,
+    }
 }
 
 fn headers(config: &config::Source) -> Result<HeaderMap, SourceError> {
@@ -230,9 +249,32 @@ fn headers(config: &config::Source) -> Result<HeaderMap, SourceError> {
     Ok(headers)
 }
 
+/// A shorter one would be found everywhere, and what is left out would tell what it is.
+const SHORTEST_SECRET: usize = 6;
+
+/// `sent` is the header that a login makes.
+fn secrets(config: &config::Source, url: &Url, sent: Option<&HeaderValue>) -> Vec<config::Secret> {
+    let configured = [&config.username, &config.password, &config.bearer_token].into_iter().flatten();
+    let configured = configured.chain(config.headers.values()).map(|secret| secret.reveal().to_owned());
+    let in_url = [url.username(), url.password().unwrap_or_default(), url.path().trim_matches('/')];
+    let in_path = url.path_segments().into_iter().flatten();
+    let written = in_url.into_iter().chain(in_path).chain(url.query()).map(str::to_owned);
+    let mut all: Vec<String> = configured.chain(written).collect();
+    all.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+    let sent = sent.and_then(|header| header.to_str().ok()?.split_once(' '));
+    all.extend(sent.map(|(_scheme, login)| login.to_owned()));
+    let decode = |text: &String| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let decoded: Vec<String> = all.iter().map(decode).collect();
+    all.extend(decoded);
+    all.retain(|text| text.len() >= SHORTEST_SECRET);
+    all.sort_by_key(|text| (Reverse(text.len()), text.clone()));
+    all.dedup();
+    all.into_iter().map(config::Secret::new).collect()
+}
+
 /// The configuration's, unless the URL has one of its own: that one `reqwest` sends, and a second would be sent
 /// beside it.
-fn login(config: &config::Source, url: &Url) -> Option<(String, Option<config::Secret>)> {
+fn login(config: &config::Source, url: &Url) -> Option<Login> {
     let in_url = !url.username().is_empty() || url.password().is_some();
     let user = config.username.clone().filter(|_| !in_url && config.bearer_token.is_none())?;
     Some((user, config.password.clone()))
@@ -250,7 +292,7 @@ mod tests {
     fn config() -> config::Source {
         config::Source {
             urls: Vec::new(),
-            username: Some("shared".into()),
+            username: Some(config::Secret::new("shared")),
             password: Some(config::Secret::new("sesame")),
             bearer_token: None,
             headers: BTreeMap::new(),

@@ -69,7 +69,7 @@ pub(super) async fn view(
             let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(&text));
             bytes.map(Ok).map_err(|_| call.unexpected(&text, "`0x` and hex digits"))
         }
-        Err(message) => Ok(Err(ViewFailure { message })),
+        Err(message) => Ok(Err(ViewFailure { message: endpoint.without_secrets(&message) })),
     }
 }
 
@@ -104,7 +104,7 @@ impl Call<'_> {
         SourceError::Refused {
             call: self.name.clone(),
             url: self.endpoint.shown().to_owned(),
-            message: excerpt(&message),
+            message: excerpt(&self.endpoint.without_secrets(&message)),
         }
     }
 
@@ -112,7 +112,7 @@ impl Call<'_> {
         SourceError::Unexpected {
             call: self.name.clone(),
             url: self.endpoint.shown().to_owned(),
-            got: excerpt(got),
+            got: excerpt(&self.endpoint.without_secrets(got)),
             expected,
         }
     }

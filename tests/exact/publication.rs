@@ -97,10 +97,9 @@ async fn a_subscriber_has_the_same_rows_after_a_rollback() {
         "create publication everything for all tables; create publication app for tables in schema published";
     admin.batch_execute(publish).await.unwrap();
     admin.query_one("select pg_create_logical_replication_slot('app', 'pgoutput')", &[]).await.unwrap();
-    let folder = cluster.folder().display();
     let subscribe = format!(
-        "create subscription app connection 'host={folder} port=5432 user=postgres dbname=debshrew_test_own' \
-         publication app with (create_slot = false, copy_data = false)"
+        "create subscription app connection '{}' publication app with (create_slot = false, copy_data = false)",
+        publisher.dsn
     );
     there.client.batch_execute(&subscribe).await.unwrap();
     let mut states = Vec::new();

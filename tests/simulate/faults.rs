@@ -198,7 +198,7 @@ async fn the_control_endpoint_says_what_is_allowed() {
     let answer = post(&url, "/control", r#"{"mine": {}}"#).await.unwrap();
     assert_eq!(answer.status, 200);
     let mut client = Client::connect(&url).await;
-    client.send(b"GET /control HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    client.send(b"GET /control HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let shown = client.answer().await.unwrap();
     assert_eq!((shown.status, &shown.body), (200, &answer.body));
     let hash = simulator.status().node.hash.to_string();

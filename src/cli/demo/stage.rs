@@ -51,9 +51,9 @@ impl Server {
         Ok(Server { db, dsn: dsn.to_owned(), cluster: None })
     }
 
-    /// Of the private one, for `psql`. What was named is its user's to know: it may hold a password.
-    pub(super) fn private_dsn(&self) -> Option<&str> {
-        self.cluster.as_ref().map(|_| self.dsn.as_str())
+    /// Of the private one, for `psql`, without a password. What was named is its user's to know: it may hold a password.
+    pub(super) fn private_dsn(&self) -> Option<String> {
+        self.cluster.as_ref().map(|cluster| cluster.psql_dsn("demo"))
     }
 
     /// Without a password.
