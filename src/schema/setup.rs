@@ -154,8 +154,10 @@ async fn migrate_pipeline(
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
     }
-    for role in register::readers(transaction, registered.id).await? {
-        grant::read(transaction, &role, &tables, &wanted.schema).await?;
+    let known = register::readers(transaction, registered.id).await?;
+    // Of those that are wanted now, one that does not exist is an error.
+    for role in known.iter().chain(readers.iter().filter(|role| !known.contains(role))) {
+        grant::read(transaction, role, &tables, &wanted.schema).await?;
     }
     let creators = foreign_creators(transaction, &wanted.schema).await?;
     let note = |role: &String| {
