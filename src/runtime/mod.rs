@@ -5,6 +5,7 @@
 //! handed to the caller, who resumes it with the answer. The module is compiled once; each block runs in a
 //! fresh instance, under limits of fuel, memory, tables, output and calls.
 
+mod engine;
 mod host;
 mod limits;
 mod v1;
@@ -13,7 +14,7 @@ mod v2;
 use std::sync::Arc;
 
 use wasmi::{
-    Config, Engine, Extern, ExternType, Linker, Memory, Module, Store, TypedResumableCall,
+    Engine, Extern, ExternType, Linker, Memory, Module, Store, TypedResumableCall,
     TypedResumableCallHostTrap, Val, ValType,
 };
 
@@ -124,15 +125,12 @@ impl Transform {
         limits: &config::Limits,
         unknown_imports: config::UnknownImports,
     ) -> Result<Transform, RuntimeError> {
-        let mut config = Config::default();
-        config.consume_fuel(true);
-        // Pointers are into the one memory; several would be refused at the first block only.
-        config.wasm_multi_memory(false);
-        let engine = Engine::new(&config);
+        let engine = engine::engine();
         let unsuitable = |problem| RuntimeError::Unsuitable { name: name.to_owned(), problem };
         if !wasm.starts_with(b"\0asm") {
             return Err(unsuitable("is no WebAssembly module: it does not begin with `\\0asm`".into()));
         }
+        engine::check_types(wasm).map_err(unsuitable)?;
         let invalid = |source| RuntimeError::Invalid { name: name.to_owned(), source };
         let module = Module::new(&engine, wasm).map_err(invalid)?;
         check_exports(&module).map_err(unsuitable)?;

@@ -1,5 +1,6 @@
 //! Transforms that do what they must, and transforms that do what they must not.
 
+mod sandbox;
 mod version_2;
 
 use super::*;
