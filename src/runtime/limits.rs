@@ -1,6 +1,7 @@
 //! What one block's evaluation may use.
 
 use wasmi::ResourceLimiter;
+use wasmi::errors::{MemoryError, TableError};
 use wasmi_core::LimiterError;
 
 use crate::config::Limits;
@@ -35,11 +36,18 @@ pub(super) struct Room {
     memory_bytes: usize,
     table_elements: usize,
     refused: Option<Limit>,
+    /// Whether this machine had no memory for growth that the limits allow.
+    pub(super) starved: bool,
 }
 
 impl Room {
     pub(super) fn new(limits: &Limits) -> Room {
-        Room { memory_bytes: limits.memory_bytes, table_elements: limits.table_elements, refused: None }
+        Room {
+            memory_bytes: limits.memory_bytes,
+            table_elements: limits.table_elements,
+            refused: None,
+            starved: false,
+        }
     }
 
     pub(super) fn refused(&self) -> Option<(Limit, u64)> {
@@ -54,6 +62,12 @@ impl Room {
             self.refused = Some(limit);
         }
         desired <= allowed && declared.is_none_or(|most| desired <= most)
+    }
+
+    /// The module must not see it: its result would depend on the machine.
+    fn starve(&mut self) -> Result<(), LimiterError> {
+        self.starved = true;
+        Err(LimiterError::ResourceLimiterDeniedAllocation)
     }
 }
 
@@ -74,6 +88,14 @@ impl ResourceLimiter for Room {
         maximum: Option<usize>,
     ) -> Result<bool, LimiterError> {
         Ok(self.grow(Limit::Tables, desired, self.table_elements, maximum))
+    }
+
+    fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
+        if matches!(error, MemoryError::OutOfSystemMemory) { self.starve() } else { Ok(()) }
+    }
+
+    fn table_grow_failed(&mut self, error: &TableError) -> Result<(), LimiterError> {
+        if matches!(error, TableError::OutOfSystemMemory) { self.starve() } else { Ok(()) }
     }
 
     fn instances(&self) -> usize {

@@ -41,6 +41,10 @@ pub enum RuntimeError {
     Unsuitable { name: String, problem: String },
     #[error("it used more than `limits.{}` allows ({allowed})", .limit.key())]
     Limit { limit: Limit, allowed: u64 },
+    #[error(
+        "this machine had no memory left for what `limits` allow the module; give it more, or lower `limits.memory_bytes`"
+    )]
+    Starved,
     #[error("it trapped{}", said(.last_words))]
     Trap {
         /// The last lines that it wrote to its standard error.
@@ -63,6 +67,8 @@ fn said(last_words: &str) -> String {
 impl RuntimeError {
     pub fn kind(&self) -> Kind {
         match self {
+            // Nothing of it is the transform's doing.
+            RuntimeError::Starved => Kind::Transient,
             // A transform is deterministic: it does the same again.
             RuntimeError::Invalid { .. }
             | RuntimeError::Unsuitable { .. }
@@ -242,6 +248,9 @@ fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output,
 /// What an error of the interpreter's means: a limit, if one was met, or a trap of the transform's own.
 fn explain(store: &Store<Host>, error: wasmi::Error) -> RuntimeError {
     let host = store.data();
+    if host.room.starved || error.as_trap_code() == Some(wasmi::TrapCode::OutOfSystemMemory) {
+        return RuntimeError::Starved;
+    }
     if error.as_trap_code() == Some(wasmi::TrapCode::OutOfFuel) {
         return RuntimeError::Limit { limit: Limit::Fuel, allowed: host.limits.fuel };
     }

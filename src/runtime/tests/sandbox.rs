@@ -82,3 +82,86 @@ fn modules_made_to_be_hard_to_translate_are_translated_soon() {
         assert!(began.elapsed() < std::time::Duration::from_secs(10), "{name}: {:?}", began.elapsed());
     }
 }
+
+#[test]
+fn what_is_not_a_number_has_the_same_bits_on_every_machine() {
+    const F32: u64 = 0x7fc0_0000;
+    const F64: u64 = 0x7ff8_0000_0000_0000;
+    let bits_64 = |float: &str| format!("(i64.reinterpret_f64 {float})");
+    let bits_32 = |float: &str| format!("(i64.extend_i32_u (i32.reinterpret_f32 {float}))");
+    // Loaded, so that no compiler computes with it; the first has a payload and a sign.
+    let (wide, narrow) = ("(f64.load (i32.const 8))", "(f32.load (i32.const 16))");
+    let cases = [
+        (F64, bits_64(&format!("(f64.add {wide} (f64.const 1))"))),
+        (F64, bits_64(&format!("(f64.div (f64.mul {wide} (f64.const 0)) (f64.const 2))"))),
+        (F64, bits_64("(f64.div (f64.load (i32.const 24)) (f64.load (i32.const 24)))")),
+        (F64, bits_64("(f64.sqrt (f64.sub (f64.load (i32.const 24)) (f64.const 1)))")),
+        (F64, bits_64(&format!("(f64.min (f64.const 1) {wide})"))),
+        (F64, bits_64(&format!("(f64.floor {wide})"))),
+        (F64, bits_64(&format!("(f64.promote_f32 {narrow})"))),
+        (F32, bits_32(&format!("(f32.demote_f64 {wide})"))),
+        (F32, bits_32(&format!("(f32.add {narrow} (f32.const 1))"))),
+        (F32, bits_32("(f32.div (f32.load (i32.const 24)) (f32.load (i32.const 24)))")),
+        (F32, bits_32(&format!("(f32.nearest {narrow})"))),
+    ];
+    let wrong = cases.iter().filter(|(bits, case)| {
+        let body = format!(
+            "(i64.store (i32.const 8) (i64.const 0xfff4_0000_0000_1234)) (i32.store (i32.const 16) (i32.const 0xffa0_0123))
+             (if (i64.ne {case} (i64.const {bits})) (then unreachable)) (i32.const 0)"
+        );
+        output(&compile(&bare(&body)).unwrap()).is_err()
+    });
+    assert_eq!(wrong.map(|(_, case)| case).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// Grows by a megabyte until there is no more, and writes how often it could.
+const GREEDY: &str = "(local $pages i32)
+    (loop $again (if (i32.ne (memory.grow (i32.const 16)) (i32.const -1))
+      (then (local.set $pages (i32.add (local.get $pages) (i32.const 16))) (br $again))))
+    (i32.store (i32.const 2000) (i32.const 4)) (i32.store (i32.const 2004) (local.get $pages))
+    (drop (call $set_state (i32.const 2000) (i32.const 2000))) (i32.const 0)";
+
+/// The same of a table.
+const GREEDY_TABLE: &str = "(local $elements i32)
+    (loop $again (if (i32.ne (table.grow (ref.null func) (i32.const 1048576)) (i32.const -1))
+      (then (local.set $elements (i32.add (local.get $elements) (i32.const 1))) (br $again))))
+    (i32.store (i32.const 2000) (i32.const 4)) (i32.store (i32.const 2004) (local.get $elements))
+    (drop (call $set_state (i32.const 2000) (i32.const 2000))) (i32.const 0)";
+
+/// Says what came of a greedy module that may take 4 GiB, for [`memory_that_the_machine_lacks_is_not_told_the_module`].
+#[test]
+#[ignore = "is run by another test, with little memory"]
+fn greedy() {
+    let body = std::env::var("DEBSHREW_TEST_GREEDY").unwrap();
+    let limits = Limits {
+        fuel: 1_000_000_000_000,
+        memory_bytes: 1 << 32,
+        table_elements: u32::MAX as usize,
+        ..limits()
+    };
+    let wat = module_text(&body, "");
+    let transform =
+        Transform::compile("greedy", &wat::parse_str(wat).unwrap(), &limits, UnknownImports::Refuse).unwrap();
+    match output(&transform) {
+        Ok(output) => println!("it committed {:?}", output.state[0].1),
+        Err(error) => println!("it failed: {:?}: {error}", error.kind()),
+    }
+}
+
+#[test]
+fn memory_that_the_machine_lacks_is_not_told_the_module() {
+    let program = std::env::current_exe().unwrap();
+    for body in [GREEDY, GREEDY_TABLE] {
+        let child = std::process::Command::new("sh")
+            .args([
+                "-c",
+                "ulimit -v 600000; exec \"$0\" --ignored --exact --nocapture runtime::tests::sandbox::greedy",
+            ])
+            .arg(&program)
+            .env("DEBSHREW_TEST_GREEDY", body)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(said.contains("it failed: Transient: this machine had no memory left"), "{child:?}");
+    }
+}
