@@ -123,7 +123,7 @@ const GREEDY: &str = "(local $pages i32)
 
 /// The same of a table.
 const GREEDY_TABLE: &str = "(local $elements i32)
-    (loop $again (if (i32.ne (table.grow (ref.null func) (i32.const 1048576)) (i32.const -1))
+    (loop $again (if (i32.ne (table.grow (ref.null func) (i32.const 16777216)) (i32.const -1))
       (then (local.set $elements (i32.add (local.get $elements) (i32.const 1))) (br $again))))
     (i32.store (i32.const 2000) (i32.const 4)) (i32.store (i32.const 2004) (local.get $elements))
     (drop (call $set_state (i32.const 2000) (i32.const 2000))) (i32.const 0)";
@@ -164,4 +164,115 @@ fn memory_that_the_machine_lacks_is_not_told_the_module() {
         let said = String::from_utf8_lossy(&child.stdout);
         assert!(said.contains("it failed: Transient: this machine had no memory left"), "{child:?}");
     }
+}
+
+#[test]
+fn growing_as_often_as_fuel_allows_does_not_end_the_process() {
+    for grow in [
+        "memory.grow (i32.const 0)",
+        "memory.grow (i32.const 1)",
+        "memory.grow (i32.const -1)",
+        "table.grow (ref.null func) (i32.const 0)",
+        "table.grow (ref.null func) (i32.const 1)",
+        "table.grow (ref.null func) (i32.const -1)",
+    ] {
+        // The amount is not a constant to the interpreter.
+        let grow = grow.replace("(i32.const ", "(i32.add (i32.load (i32.const 0)) (i32.const ") + ")";
+        let wat = bare(&format!("(loop $again (drop ({grow})) (br $again)) (i32.const 0)"));
+        let limits = Limits { fuel: 30_000_000, ..limits() };
+        let wasm = wat::parse_str(wat).unwrap();
+        let transform = Transform::compile("grows", &wasm, &limits, UnknownImports::Refuse).unwrap();
+        let error = output(&transform).unwrap_err();
+        assert!(matches!(error, RuntimeError::Limit { limit: Limit::Fuel, .. }), "{grow}: {error}");
+    }
+}
+
+/// Asks, grows a table over and over, and writes what came of it.
+const TABLES: &str = "(local $i i32) (drop (call $get_state (i32.const 1024)))
+    (loop $again (call $load (i32.const 3000))
+      (drop (table.grow (ref.null func) (i32.const 40)))
+      (memory.copy (i32.const 5000) (i32.const 3000) (i32.const 1000))
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $again (i32.lt_u (local.get $i) (i32.const 2000))))
+    (i32.store (i32.const 2000) (i32.const 8)) (i32.store (i32.const 2004) (local.get $i))
+    (i32.store (i32.const 2008) (table.size))
+    (drop (call $set_state (i32.const 2000) (i32.const 2000))) (i32.const 0)";
+
+#[test]
+fn how_fuel_is_portioned_changes_no_result() {
+    let wasm = wat::parse_str(module_text(TABLES, "\\01\\00\\00\\00k")).unwrap();
+    let limits = Limits { table_elements: 100_000, ..limits() };
+    let with = |portion: u64| {
+        let transform = Transform::compile("tables", &wasm, &limits, UnknownImports::Refuse).unwrap();
+        let mut compiled = std::sync::Arc::into_inner(transform.0).unwrap();
+        compiled.portion = portion;
+        let mut asked = 0;
+        let output = run(&Transform(std::sync::Arc::new(compiled)), |_| {
+            asked += 1;
+            Answer::State(Some(vec![7; 500]))
+        });
+        assert_eq!(asked, 1);
+        output.map(|output| (output.state, output.fuel_used)).unwrap()
+    };
+    let whole = with(limits.fuel);
+    for portion in [100_000, 100_500, 99_999, 50_021, 20_000] {
+        assert_eq!(with(portion), whole, "{portion}");
+    }
+}
+
+#[test]
+fn a_start_function_is_short() {
+    let wat = |rounds: u32| {
+        format!(
+            r#"(module (memory (export "memory") 1)
+            (func $start (local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
+              (br_if $l (i32.lt_u (local.get $i) (i32.const {rounds})))))
+            (start $start) (func (export "process_block") (result i32) (i32.const 0)))"#
+        )
+    };
+    output(&compile(&wat(10_000)).unwrap()).unwrap();
+    let error = output(&compile(&wat(1_000_000)).unwrap()).unwrap_err().to_string();
+    assert!(error.starts_with("its start function takes more than 1000000 units of fuel"), "{error}");
+}
+
+#[test]
+fn answers_cost() {
+    let ask = "(drop (call $view (i32.const 1024) (i32.const 1024)))";
+    let answered = |count: usize| {
+        let transform = module(&format!("{} (i32.const 0)", ask.repeat(count)), "\\00\\00\\00\\00");
+        run(&transform, |_| Answer::View(Ok(vec![1; 1 << 20]))).unwrap().fuel_used
+    };
+    let (one, two) = (answered(1), answered(2));
+    assert!(two - one >= 1 << 20, "the same answer a second time costs {} units", two - one);
+    let own = "(drop (call $get_state (i32.const 1024)))";
+    let transform = module(&format!("{own} (i32.const 0)"), "\\01\\00\\00\\00k");
+    let fuel = run(&transform, |_| Answer::State(Some(vec![1; 1 << 20]))).unwrap().fuel_used;
+    assert!(fuel >= 1 << 20, "{fuel}");
+}
+
+#[test]
+fn messages_of_version_1_count_as_the_records_of_version_2_do() {
+    let message = r#"{"payload":{"operation":"create","table":"t","after":{"a":null,"b":null}}}"#;
+    let text = |text: &str| {
+        let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+        length.iter().chain(text.as_bytes()).map(|byte| format!("\\{byte:02x}")).collect::<String>()
+    };
+    // Each change counts 64, each value 16, and the names that both have 64 and 48 a column.
+    let counted = 2 * (64 + 2 * 16) + 64 + 2 * 48;
+    let push = "(drop (call $push (i32.const 1024)))";
+    let pushed = output(&module(&format!("{push} {push} (i32.const 0)"), &text(message))).unwrap();
+    assert_eq!(pushed.bytes, 2 * message.len() + counted);
+    let list = format!("[{message},{message}]");
+    let listed = output(&module("(i32.const 1024)", &text(&list))).unwrap();
+    assert_eq!(listed.bytes, list.len() + counted);
+    assert_eq!(listed.changes, pushed.changes);
+    // A list that holds too much is given up.
+    let many = format!("[{}{message}]", format!("{message},").repeat(7_000));
+    assert!(many.len() < limits().output_bytes);
+    let wat = module_text("(i32.const 4096)", "")
+        .replace("(i32.const 1024) \"\"", &format!("(i32.const 4096) \"{}\"", text(&many)));
+    let transform =
+        compile(&wat.replace("(memory (export \"memory\") 1)", "(memory (export \"memory\") 16)")).unwrap();
+    let error = output(&transform).unwrap_err().to_string();
+    assert!(error.contains("limits.output_bytes"), "{error}");
 }

@@ -78,8 +78,10 @@ fn a_module_of_version_2_does_all_that_one_of_version_1_does() {
             change(Operation::Delete, Value::Bool(false), Value::Null),
         ]
     );
-    // Each write of the state counts 64 more, each change 64, and each of its values 16.
-    assert_eq!(output.bytes, 33 + 64 + 3 + 1 + 1 + 64 + 22 + 2 * (64 + 2 * 16));
+    // Each write of the state counts 64 more, each change 64, and each of its values 16; a declaration 64, and each of
+    // its columns 48.
+    let (state, changes, declaration) = (33 + 64 + 3 + 1 + 1 + 64, 22 + 2 * (64 + 2 * 16), 64 + 2 * 48);
+    assert_eq!(output.bytes, state + changes + declaration);
 }
 
 #[test]
