@@ -8,6 +8,7 @@ use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place, is_section, nearest};
 use super::{ConfigError, name};
+use crate::file;
 
 /// The file that is read when none is named, if it is there.
 const USUAL_FILE: &str = "debshrew.toml";
@@ -52,7 +53,7 @@ impl Inputs {
             None if Path::new(USUAL_FILE).exists() => PathBuf::from(USUAL_FILE),
             None => return Ok(None),
         };
-        let text = std::fs::read_to_string(&path)
+        let text = file::read_text(&path, file::CONFIGURATION)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         let map = File::from_str(&text, FileFormat::Toml)
             .collect()

@@ -12,6 +12,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
+use crate::file;
 
 /// A connection string in the words that tokio-postgres knows, and what it does not know of it.
 pub(super) struct Dsn {
@@ -83,7 +84,8 @@ fn roots(path: &Path) -> Result<RootCertStore, DbError> {
         DbError::Tls(format!("cannot read root certificates from `{}`: {error}", path.display()))
     };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+    let pem = file::read(path, file::CERTIFICATES).map_err(|error| wrong(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(&error))?;
         store.add(certificate).map_err(|error| wrong(&error))?;
     }

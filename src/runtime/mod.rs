@@ -26,7 +26,7 @@ use crate::block::BlockRef;
 use crate::change::Change;
 use crate::change::decode::DecodeError;
 use crate::config;
-use crate::failure::Kind;
+use crate::failure::{Kind, excerpt, some_of};
 use call::Course;
 use host::{Host, Stopped};
 
@@ -182,8 +182,9 @@ fn version(module: &Module) -> Result<Version, String> {
             "debshrew_abi_version_2" => version = Version::Two,
             other if other.starts_with(PREFIX) => {
                 return Err(format!(
-                    "asks by its export `{other}` for a binary interface that this debshrew does not know; it knows \
-                     version 2 (export `{PREFIX}_2`) and version 1 (no such export)"
+                    "asks by its export `{}` for a binary interface that this debshrew does not know; it knows \
+                     version 2 (export `{PREFIX}_2`) and version 1 (no such export)",
+                    excerpt(other)
                 ));
             }
             _ => {}
@@ -206,7 +207,7 @@ fn link(
     .map_err(|error| format!("cannot be linked: {error}"))?;
     let mut strangers = Vec::new();
     for import in module.imports() {
-        let name = format!("`{}.{}`", import.module(), import.name());
+        let name = format!("`{}.{}`", excerpt(import.module()), excerpt(import.name()));
         let ExternType::Func(wanted) = import.ty() else {
             return Err(format!(
                 "imports {name}, which is no function; memories, tables and globals cannot be imported"
@@ -246,7 +247,7 @@ fn link(
         }
         _ => "if it never calls them, set `unknown_imports = \"trap\"`",
     };
-    Err(format!("imports what debshrew does not have: {}; {hint}", strangers.join(", ")))
+    Err(format!("imports what debshrew does not have: {}; {hint}", some_of(&strangers, ", ")))
 }
 
 #[cfg(test)]

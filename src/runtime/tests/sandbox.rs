@@ -276,3 +276,28 @@ fn messages_of_version_1_count_as_the_records_of_version_2_do() {
     let error = output(&transform).unwrap_err().to_string();
     assert!(error.contains("limits.output_bytes"), "{error}");
 }
+
+#[test]
+fn a_hundred_thousand_unknown_imports_are_summed_up() {
+    let imports: String = (0..100_000).map(|i| format!(r#"(import "x" "f{i}" (func))"#)).collect();
+    let error = compile(&bare("(i32.const 0)").replacen("(module", &format!("(module {imports}"), 1));
+    let error = error.map(drop).unwrap_err().to_string();
+    assert!(
+        error.contains("`x.f0`, `x.f1`,") && error.contains("and 99960 more; if it never"),
+        "{error:.2000}"
+    );
+    assert!(error.len() < 2_000, "{} bytes", error.len());
+    let long = "n".repeat(50_000);
+    for (module, part) in [
+        (format!(r#"(import "x" "{long}" (func))"#), "imports what debshrew does not have"),
+        (format!(r#"(import "x" "{long}" (global i32))"#), "which is no function"),
+        (
+            format!(r#"(global (export "debshrew_abi_version{long}") i32 (i32.const 1))"#),
+            "asks by its export",
+        ),
+    ] {
+        let error = compile(&bare("(i32.const 0)").replacen("(module", &format!("(module {module}"), 1));
+        let error = error.map(drop).unwrap_err().to_string();
+        assert!(error.contains(part) && error.len() < 2_000, "{} bytes: {error:.2000}", error.len());
+    }
+}
