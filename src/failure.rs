@@ -42,6 +42,24 @@ pub fn chain(error: &dyn Error) -> String {
     all.join(": ").replace('\n', " ")
 }
 
+/// The first of several things, and how many more there are.
+pub fn some_of(all: &[String], separator: &str) -> String {
+    const MOST: usize = 40;
+    match all.len().checked_sub(MOST) {
+        None | Some(0) => all.join(separator),
+        Some(more) => format!("{} and {more} more", all[..MOST].join(separator)),
+    }
+}
+
+/// The beginning of a text of any length.
+pub fn excerpt(text: &str) -> String {
+    const MOST: usize = 80;
+    match text.char_indices().nth(MOST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 /// Growing, jittered pauses between tries, so that many clients do not come back at the same instant.
 #[derive(Debug)]
 pub struct Backoff {

@@ -8,6 +8,7 @@ pub mod commit;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod file;
 pub mod pipeline;
 pub mod printable;
 pub mod register;

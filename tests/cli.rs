@@ -144,3 +144,50 @@ fn a_reader_that_went_away_is_no_error() {
         .status();
     assert_eq!(status.unwrap().code(), Some(0));
 }
+
+#[tokio::test]
+async fn files_that_are_no_files_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let pipe = path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::create_dir(path("migrations")).unwrap();
+    std::fs::File::create(path("large.wasm")).unwrap().set_len((16 << 20) + 1).unwrap();
+    std::fs::File::create(path("large.toml")).unwrap().set_len((1 << 20) + 1).unwrap();
+    assert!(
+        std::process::Command::new("mkfifo").arg(path("migrations/V1__pipe.sql")).status().unwrap().success()
+    );
+    let test = database("no_files").await;
+    let check = |keys: &str| debshrew(&["check"]).file(keys).variable("DATABASE_URL", &test.dsn);
+    let pipeline = |keys: &str| format!("[source]\nurls = ['http://127.0.0.1:1']\n[pipelines.a]\n{keys}");
+    let a_pipe = "it is a pipe; name a regular file";
+    for (output, parts) in [
+        (debshrew(&["config", "--config", &pipe]), ["cannot read the configuration file", a_pipe]),
+        (debshrew(&["config", "--config", "/dev/zero"]), ["`/dev/zero`", "it is a device"]),
+        (debshrew(&["config", "--config", &path("large.toml")]), ["large.toml", "it is larger than 1 MiB"]),
+        (debshrew(&["simulate", "--blocks", &pipe]), ["cannot read the blocks", a_pipe]),
+        (check(&pipeline(&format!("transform = '{pipe}'"))), ["cannot read the transform", a_pipe]),
+        (check(&pipeline("transform = '/dev/zero'")), ["cannot read the transform", "it is a device"]),
+        (check(&pipeline("transform = '/'")), ["cannot read the transform", "it is a folder"]),
+        (
+            check(&pipeline(&format!("transform = '{}'", path("large.wasm")))),
+            ["it is larger than 16 MiB, the most that is read of such a file", "build it with `--release`"],
+        ),
+        (
+            check(&pipeline(&format!("transform = 'x'\nmigrations = '{}'", path("migrations")))),
+            ["cannot read the migration", a_pipe],
+        ),
+        (
+            debshrew(&["status"]).file(&format!(
+                "[database]\nurl = 'postgres://h/d?sslmode=verify-full'\ntls_root_cert = '{pipe}'"
+            )),
+            ["cannot read root certificates", a_pipe],
+        ),
+    ] {
+        let Output { code, stdout, stderr } = output.run();
+        assert_ne!(code, 0);
+        for part in parts {
+            assert!(stdout.contains(part) || stderr.contains(part), "`{part}` is not in: {stdout}\n{stderr}");
+        }
+    }
+}

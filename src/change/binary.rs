@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{Change, Layout, Operation, Value};
+use super::{Change, Layout, Operation, Value, Work};
 
 /// What is wrong with a record.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -39,28 +39,29 @@ pub enum BinaryError {
 
 const MOST_DECLARATIONS: usize = 1 << 16;
 
-/// The kind of a value that is a JSON text.
+/// Kinds of values: an integer of 16 bytes, a float, a JSON text. Those above a float have bytes of their own.
+const LARGE: u8 = 4;
+const FLOAT: u8 = 5;
 const JSON: u8 = 9;
 
 /// PostgreSQL's arrays have at most six dimensions; `json` may have more.
 const DEEPEST: usize = 32;
-
-/// What `limits.output_bytes` counts for a change beside its own bytes: a null is one byte for the guest, but not
-/// for whoever keeps it.
-pub fn cost(change: &Change) -> usize {
-    const A_CHANGE: usize = 64;
-    const A_VALUE: usize = 16;
-    A_CHANGE + change.values.len() * A_VALUE
-}
 
 /// Remembers the declarations of a block.
 #[derive(Default)]
 pub struct Decoder {
     /// What changes refer to by number.
     declarations: Vec<Arc<Layout>>,
+    /// What those cost that were made since somebody asked.
+    made: usize,
 }
 
 impl Decoder {
+    /// What `limits.output_bytes` counts for the declarations since this was asked last, beside their bytes.
+    pub fn take_cost(&mut self) -> usize {
+        std::mem::take(&mut self.made)
+    }
+
     /// The next change of a batch, once the declarations before it are noted; `None` at the batch's end.
     pub fn next(&mut self, batch: &mut Batch<'_>) -> Result<Option<Change>, BinaryError> {
         loop {
@@ -95,7 +96,10 @@ impl Decoder {
             return Err(BinaryError::Twice { table: excerpt(table), column: excerpt(twice[0]) });
         }
         let columns = columns.into_iter().map(Into::into).collect();
-        self.declarations.push(Arc::new(Layout { table: table.into(), columns }));
+        let layout = Layout { table: table.into(), columns };
+        self.made += layout.cost();
+        self.declarations.push(Arc::new(layout));
+        batch.work.columns += 1 + u64::from(count);
         Ok(())
     }
 
@@ -108,6 +112,7 @@ impl Decoder {
         for _ in &layout.columns {
             values.push(batch.value(DEEPEST)?);
         }
+        batch.work.changes += 1;
         Ok(Change { layout: Arc::clone(layout), operation, key: None, values })
     }
 }
@@ -117,11 +122,17 @@ pub struct Batch<'a> {
     rest: &'a [u8],
     /// How much has been read, for messages.
     at: usize,
+    work: Work,
 }
 
 impl<'a> Batch<'a> {
     pub fn new(bytes: &'a [u8]) -> Batch<'a> {
-        Batch { rest: bytes, at: 0 }
+        Batch { rest: bytes, at: 0, work: Work::default() }
+    }
+
+    /// What was done since this was asked last.
+    pub fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.work)
     }
 
     /// A record's first byte; `None` at the end.
@@ -172,26 +183,39 @@ impl<'a> Batch<'a> {
     fn value(&mut self, depth_left: usize) -> Result<Value, BinaryError> {
         let at = self.at;
         let [kind] = self.array("a change's values")?;
+        self.work.values += 1;
+        self.work.floats += u64::from(kind == FLOAT);
+        self.work.texts += u64::from(kind > FLOAT || kind == LARGE);
         Ok(match kind {
             0 => Value::Null,
             1 => Value::Bool(false),
             2 => Value::Bool(true),
             3 => Value::Integer(i64::from_le_bytes(self.array("an integer")?)),
-            4 => {
+            LARGE => {
                 let integer = i128::from_le_bytes(self.array("an integer")?);
                 match i64::try_from(integer) {
                     Ok(integer) => Value::Integer(integer),
                     Err(_) => Value::Number(integer.to_string().into()),
                 }
             }
-            5 => float(f64::from_le_bytes(self.array("a float")?)),
-            6 => Value::Number(number(self.text("number")?, at)?.into()),
+            FLOAT => float(f64::from_le_bytes(self.array("a float")?)),
+            6 => {
+                let text = self.text("number")?;
+                self.work.json_bytes += text.len() as u64;
+                Value::Number(number(text, at)?.into())
+            }
             7 => Value::Text(self.text("text")?.into()),
             8 => Value::Bytes(self.sized("bytes")?.into()),
-            JSON => Value::from_raw(json(self.text("JSON")?, at)?),
+            JSON => Value::from_raw(self.json(at)?),
             10 => Value::Json(self.items(depth_left)?.into()),
             got => return Err(BinaryError::Kind { at, got }),
         })
+    }
+
+    fn json(&mut self, at: usize) -> Result<&'a RawValue, BinaryError> {
+        let text = self.text("JSON")?;
+        self.work.json_bytes += text.len() as u64;
+        json(text, at)
     }
 
     /// An array as the JSON text that version 1 has for it.
@@ -214,7 +238,8 @@ impl<'a> Batch<'a> {
             // As it was written.
             let at = self.at;
             self.take(1, "JSON")?;
-            out.push_str(json(self.text("JSON")?, at)?.get());
+            self.work.values += 1;
+            out.push_str(self.json(at)?.get());
         } else {
             self.value(depth_left)?.write_json(out);
         }
@@ -267,7 +292,7 @@ impl Value {
 mod tests {
     use super::*;
     use crate::change::Recent;
-    use crate::change::decode::decode_list;
+    use crate::change::decode::{DecodeError, decode_list};
     use proptest::prelude::*;
 
     fn decode(batches: &[&[u8]]) -> Result<Vec<Change>, BinaryError> {
@@ -421,7 +446,11 @@ mod tests {
                 batches.push([record, values.iter().flat_map(|(_, bytes)| bytes.clone()).collect()].concat());
             }
             let list = format!("[{}]", messages.join(","));
-            let first = decode_list(&mut Recent::default(), list.as_bytes()).unwrap();
+            let mut first = Vec::new();
+            decode_list(&mut Recent::default(), list.as_bytes(), |_, change| {
+                first.push(change);
+                Ok::<(), DecodeError>(())
+            }).unwrap();
             let batches: Vec<&[u8]> = batches.iter().map(Vec::as_slice).collect();
             let mut second = decode(&batches).unwrap();
             prop_assert_eq!(&second, &decode(&[&batches.concat()]).unwrap());

@@ -8,7 +8,7 @@ use std::fmt;
 
 use indexmap::IndexMap;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Change, Operation, Recent, Value};
@@ -53,11 +53,54 @@ struct Payload<'a> {
     after: Option<&'a RawValue>,
 }
 
-/// The changes of a list, in its order; `recent` are the layouts of those before it.
-pub fn decode_list(recent: &mut Recent, bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
-    let messages: Vec<Message<'_>> = serde_json::from_str(text(bytes)?).map_err(DecodeError::NotMessages)?;
-    let messages = messages.into_iter().enumerate();
-    messages.map(|(index, message)| change(recent, index, message.payload)).collect()
+/// Reads a list of messages and hands each change to `take` as it is read, so that a list that holds more than is
+/// allowed is given up before all of it is kept; `recent` are the layouts of the changes before it.
+pub fn decode_list<E: From<DecodeError>>(
+    recent: &mut Recent,
+    bytes: &[u8],
+    take: impl FnMut(&mut Recent, Change) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut failed = None;
+    let mut deserializer = serde_json::Deserializer::from_str(text(bytes)?);
+    let list = List { recent, take, failed: &mut failed };
+    let read = deserializer.deserialize_seq(list).and_then(|()| deserializer.end());
+    match (failed, read) {
+        (Some(error), _) => Err(error),
+        (None, Err(error)) => Err(DecodeError::NotMessages(error).into()),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+struct List<'r, F, E> {
+    recent: &'r mut Recent,
+    take: F,
+    /// Why it was given up, which serde's errors have no room for.
+    failed: &'r mut Option<E>,
+}
+
+impl<'de, F, E> Visitor<'de> for List<'_, F, E>
+where
+    F: FnMut(&mut Recent, Change) -> Result<(), E>,
+    E: From<DecodeError>,
+{
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(message) = list.next_element::<Message<'de>>()? {
+            let taken = change(self.recent, index, message.payload).map_err(E::from);
+            if let Err(error) = taken.and_then(|change| (self.take)(self.recent, change)) {
+                *self.failed = Some(error);
+                return Err(serde::de::Error::custom("given up"));
+            }
+            index += 1;
+        }
+        Ok(())
+    }
 }
 
 /// The change of a message that was pushed by itself; `index` is its number among the block's, for errors.
@@ -140,7 +183,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn list(bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
-        decode_list(&mut Recent::default(), bytes)
+        list_after(&mut Recent::default(), bytes)
+    }
+
+    fn list_after(recent: &mut Recent, bytes: &[u8]) -> Result<Vec<Change>, DecodeError> {
+        let mut changes = Vec::new();
+        decode_list(recent, bytes, |_, change| {
+            changes.push(change);
+            Ok::<(), DecodeError>(())
+        })?;
+        Ok(changes)
     }
 
     fn one(payload: &str) -> Result<Change, DecodeError> {
@@ -222,7 +274,7 @@ mod tests {
         };
         let messages = [r#"{"a":1,"b":2}"#, r#"{"a":3,"\u0062":4}"#, r#"{"b":5,"a":6}"#].map(message);
         let pushed = decode_one(&mut recent, 0, messages[0].as_bytes()).unwrap();
-        let listed = decode_list(&mut recent, format!("[{}]", messages.join(",")).as_bytes()).unwrap();
+        let listed = list_after(&mut recent, format!("[{}]", messages.join(",")).as_bytes()).unwrap();
         let shared = |change: &Change| Arc::ptr_eq(&change.layout, &pushed.layout);
         assert_eq!(listed.iter().map(shared).collect::<Vec<_>>(), [true, true, false]);
         assert_eq!(

@@ -13,6 +13,13 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// What `limits.output_bytes` counts for it beside its names' bytes.
+    pub(super) fn cost(&self) -> usize {
+        const A_LAYOUT: usize = 64;
+        const A_COLUMN: usize = 48;
+        A_LAYOUT + self.columns.len() * A_COLUMN
+    }
+
     fn is<'a>(&self, table: &str, columns: impl ExactSizeIterator<Item = &'a str>) -> bool {
         *self.table == *table
             && self.columns.len() == columns.len()
@@ -25,11 +32,18 @@ impl Layout {
 pub struct Recent {
     /// The latest first.
     layouts: VecDeque<Arc<Layout>>,
+    /// What those cost that had to be made.
+    made: usize,
 }
 
 impl Recent {
     /// A transform has a handful of tables, and few sets of columns for each.
     const MOST: usize = 32;
+
+    /// What the layouts cost that were made since this was asked last.
+    pub fn take_cost(&mut self) -> usize {
+        std::mem::take(&mut self.made)
+    }
 
     pub(super) fn layout<'a>(
         &mut self,
@@ -39,7 +53,11 @@ impl Recent {
         let known = self.layouts.iter().position(|known| known.is(table, columns.clone()));
         let layout = match known.and_then(|place| self.layouts.remove(place)) {
             Some(known) => known,
-            None => Arc::new(Layout { table: table.into(), columns: columns.map(Into::into).collect() }),
+            None => {
+                let made = Layout { table: table.into(), columns: columns.map(Into::into).collect() };
+                self.made += made.cost();
+                Arc::new(made)
+            }
         };
         self.layouts.truncate(Self::MOST - 1);
         self.layouts.push_front(Arc::clone(&layout));

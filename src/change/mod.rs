@@ -44,10 +44,31 @@ impl Change {
         &self.layout.table
     }
 
+    /// What `limits.output_bytes` counts for it beside its own bytes: a null is one byte for the guest, but not for
+    /// whoever keeps it.
+    pub fn cost(&self) -> usize {
+        const A_CHANGE: usize = 64;
+        const A_VALUE: usize = 16;
+        A_CHANGE + self.values.len() * A_VALUE
+    }
+
     /// The names of the columns, with the row's values.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.layout.columns.iter().map(|name| &**name).zip(&self.values)
     }
+}
+
+/// How much was decoded, for whoever charges for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    pub changes: u64,
+    /// Names that were looked at.
+    pub columns: u64,
+    pub values: u64,
+    /// Values of bytes of their own.
+    pub texts: u64,
+    pub floats: u64,
+    pub json_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

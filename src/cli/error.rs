@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::cluster::ClusterError;
 use crate::config::ConfigError;
 use crate::db::DbError;
-use crate::failure::Kind;
+use crate::failure::{Kind, some_of};
 use crate::pipeline::PipelineError;
 use crate::register::RegisterError;
 use crate::runtime::RuntimeError;
@@ -115,7 +115,7 @@ fn halted(names: &[String]) -> String {
 
 /// Names in backticks, for messages.
 pub fn quoted<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    some_of(&names.map(|name| format!("`{name}`")).collect::<Vec<_>>(), ", ")
 }
 
 impl From<PipelineError> for Error {

@@ -8,6 +8,7 @@ use super::{Error, Globals, height, migrate};
 use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
+use crate::failure::some_of;
 use crate::pipeline::{Goal, Pipeline, Timing};
 use crate::source::Source;
 
@@ -112,5 +113,5 @@ async fn all(pipelines: Vec<Pipeline>, goal: Goal, stop: &CancellationToken) -> 
 
 async fn refuse_pending(pipelines: &[(&str, &config::Pipeline)], db: &Db) -> Result<(), Error> {
     let pending = migrate::pending(pipelines, db).await?;
-    if pending.is_empty() { Ok(()) } else { Err(Error::Pending { pending: pending.join(", ") }) }
+    if pending.is_empty() { Ok(()) } else { Err(Error::Pending { pending: some_of(&pending, ", ") }) }
 }

@@ -10,6 +10,7 @@ use super::error::quoted;
 use super::{Error, Exit};
 use crate::config::{self, Config};
 use crate::db::Db;
+use crate::file;
 use crate::runtime::Transform;
 
 /// Runs `work` to its end on a multi-threaded runtime. SIGINT and SIGTERM cancel its token, upon which it is to end
@@ -61,7 +62,7 @@ pub async fn database(config: &Config) -> Result<Db, Error> {
 /// Reads and compiles a pipeline's transform.
 pub fn transform(pipeline: &str, settings: &config::Pipeline) -> Result<Transform, Error> {
     let path = settings.transform.display().to_string();
-    let wasm = std::fs::read(&settings.transform).map_err(|source| Error::Transform {
+    let wasm = file::read(&settings.transform, file::MODULE).map_err(|source| Error::Transform {
         pipeline: pipeline.to_owned(),
         path: path.clone(),
         source,

@@ -8,6 +8,7 @@ use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place, is_section, nearest};
 use super::{ConfigError, name};
+use crate::file;
 
 /// The file that is read when none is named, if it is there.
 const USUAL_FILE: &str = "debshrew.toml";
@@ -54,7 +55,7 @@ impl Inputs {
 
     fn file_layer(&self) -> Result<Option<Layer>, ConfigError> {
         let Some(path) = self.file_path() else { return Ok(None) };
-        let text = std::fs::read_to_string(&path)
+        let text = file::read_text(&path, file::CONFIGURATION)
             .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
         let wrong = |place| ConfigError::Syntax { path: path.clone(), place };
         // Says where it is wrong; what the next one says has the line in it.

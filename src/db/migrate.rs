@@ -13,6 +13,7 @@ use tokio_postgres::{GenericClient, Transaction};
 
 use super::{DbError, kind_of};
 use crate::failure::Kind;
+use crate::file;
 
 mod embedded {
     refinery::embed_migrations!("migrations");
@@ -36,6 +37,7 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, DbError> {
             folder.display()
         )));
     }
+    check_files(folder)?;
     let mut migrations = refinery::load_sql_migrations(folder).map_err(|error| DbError::Migration {
         detail: format!("cannot read the folder `{}`: {error}", folder.display()),
         kind: Kind::Permanent,
@@ -48,6 +50,24 @@ pub fn in_folder(folder: &Path) -> Result<Vec<Migration>, DbError> {
     }
     migrations.sort();
     Ok(migrations)
+}
+
+/// Refuses files that refinery, which reads folders below this one as well, would wait for or not have room for.
+fn check_files(folder: &Path) -> Result<(), DbError> {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            // refinery does not follow links to folders.
+            if !path.is_symlink() {
+                check_files(&path)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "sql") {
+            file::check(&path, file::MIGRATION).map_err(|error| {
+                DbError::Catalog(format!("cannot read the migration `{}`: {error}", path.display()))
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// A file in the folder that ends in `.sql` and has no migration's name.

@@ -15,6 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
 use crate::config::{self, Dsn};
+use crate::file;
 
 /// How the server's certificate is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +142,8 @@ fn roots(path: &Path, named: &str) -> Result<RootCertStore, DbError> {
         DbError::Tls(format!("cannot read root certificates from `{named}`: {error}"))
     };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))? {
+    let pem = file::read(path, file::CERTIFICATES).map_err(|error| wrong(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| wrong(&error))?;
         store.add(certificate).map_err(|error| wrong(&error))?;
     }

@@ -1,15 +1,14 @@
 //! What the host keeps of a block while its transform runs, and what both versions of the binary interface do
 //! with it.
 //!
-//! Knows nothing of how a version passes its arguments: `v1` and `v2` do. Whatever a guest hands over is hostile:
-//! each pointer and length is checked against its memory.
+//! Knows nothing of how a version passes its arguments: `v1` and `v2` do.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use indexmap::IndexMap;
+use wasmi::Memory;
 use wasmi::errors::HostError;
-use wasmi::{Caller, Memory};
 
 use super::limits::{Limit, Room};
 use super::{RuntimeError, Version};
@@ -33,6 +32,15 @@ pub enum Request {
 pub enum Answer {
     View(view::Answer),
     State(Option<Vec<u8>>),
+}
+
+impl Answer {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Answer::View(answer) => answer.as_ref().map_or(0, Vec::len),
+            Answer::State(value) => value.as_ref().map_or(0, Vec::len),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,9 +132,13 @@ pub(super) struct Host {
     at: BlockRef,
     pub(super) limits: Limits,
     pub(super) room: Room,
+    /// Fuel that the interpreter has not been given yet.
+    pub(super) reserve: u64,
+    /// Fuel that the host's own work took.
+    pub(super) paid: u64,
     pub(super) memory: Option<Memory>,
     /// What `__load` copies.
-    pending: Vec<u8>,
+    pub(super) pending: Vec<u8>,
     pub(super) changes: Vec<Change>,
     /// What version 1's messages have in common with those before them.
     pub(super) recent: Recent,
@@ -182,6 +194,8 @@ impl Host {
             at,
             limits: limits.clone(),
             room: Room::new(limits),
+            reserve: limits.fuel,
+            paid: 0,
             memory: None,
             pending: Vec::new(),
             changes: Vec::new(),
@@ -218,6 +232,13 @@ impl Host {
             .map(|line| line.text.trim())
             .collect();
         lines[lines.len().saturating_sub(MOST_LINES)..].join(" / ")
+    }
+
+    /// Keeps a change, if there is room for it.
+    pub(super) fn keep(&mut self, change: Change) -> Result<(), Stopped> {
+        self.spend_output(change.cost())?;
+        self.changes.push(change);
+        Ok(())
     }
 
     pub(super) fn spend_output(&mut self, bytes: usize) -> Result<(), Stopped> {
@@ -327,58 +348,4 @@ impl Host {
             }
         }
     }
-}
-
-pub(super) fn memory(caller: &mut Caller<'_, Host>) -> HostResult<Memory> {
-    // In a start function the host has not noted it yet.
-    let memory =
-        caller.data().memory.or_else(|| caller.get_export("memory").and_then(wasmi::Extern::into_memory));
-    memory.ok_or_else(|| Stopped::misuse("it has no memory".into()).into())
-}
-
-/// About one unit a word, as the interpreter takes for the guest's own copies.
-pub(super) fn spend_fuel(caller: &mut Caller<'_, Host>, bytes: usize) -> HostResult<()> {
-    let used_up = Stopped::Limit { limit: Limit::Fuel, allowed: caller.data().limits.fuel };
-    let left = caller.get_fuel()?.checked_sub(bytes as u64 / 8).ok_or(used_up)?;
-    caller.set_fuel(left)
-}
-
-/// Copies the pending result into the guest's memory.
-pub(super) fn load(mut caller: Caller<'_, Host>, import: &str, pointer: i32) -> HostResult<()> {
-    let memory = memory(&mut caller)?;
-    let length = caller.data().pending.len();
-    spend_fuel(&mut caller, length)?;
-    let (bytes, host) = memory.data_and_store_mut(&mut caller);
-    place(bytes, import, pointer, length)?.copy_from_slice(&host.pending);
-    Ok(())
-}
-
-/// Where the guest wants so many bytes written.
-pub(super) fn place<'a>(
-    memory: &'a mut [u8],
-    import: &str,
-    pointer: i32,
-    length: usize,
-) -> Result<&'a mut [u8], Stopped> {
-    let size = memory.len();
-    let place = memory.get_mut(pointer as u32 as usize..).and_then(|rest| rest.get_mut(..length));
-    place.ok_or_else(|| outside(import, pointer, length, size))
-}
-
-/// So many of the guest's bytes.
-pub(super) fn bytes<'a>(
-    memory: &'a [u8],
-    import: &str,
-    pointer: i32,
-    length: usize,
-) -> Result<&'a [u8], Stopped> {
-    let found = memory.get(pointer as u32 as usize..).and_then(|rest| rest.get(..length));
-    found.ok_or_else(|| outside(import, pointer, length, memory.len()))
-}
-
-fn outside(import: &str, pointer: i32, length: usize, size: usize) -> Stopped {
-    Stopped::misuse(format!(
-        "{import} was called wrongly: {length} bytes at {} reach beyond the memory of {size} bytes",
-        pointer as u32
-    ))
 }

@@ -5,6 +5,10 @@
 //! handed to the caller, who resumes it with the answer. The module is compiled once; each block runs in a
 //! fresh instance, under limits of fuel, memory, tables, output and calls.
 
+mod call;
+mod engine;
+mod fuel;
+mod guest;
 mod host;
 mod limits;
 mod v1;
@@ -12,20 +16,19 @@ mod v2;
 
 use std::sync::Arc;
 
-use wasmi::{
-    Config, Engine, Extern, ExternType, Linker, Memory, Module, Store, TypedResumableCall,
-    TypedResumableCallHostTrap, Val, ValType,
-};
+use wasmi::{Engine, ExternType, Linker, Module, Val, ValType};
 
+pub use call::Suspended;
 pub use host::{Answer, LogLine, Request, Stream};
 pub use limits::Limit;
 
 use crate::block::BlockRef;
 use crate::change::Change;
-use crate::change::decode::{DecodeError, decode_list};
+use crate::change::decode::DecodeError;
 use crate::config;
-use crate::failure::Kind;
-use host::{Asked, Host, Stopped};
+use crate::failure::{Kind, excerpt, some_of};
+use call::Course;
+use host::{Host, Stopped};
 
 /// Why a module cannot be used, or what it did wrong in a block.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,10 @@ pub enum RuntimeError {
     Unsuitable { name: String, problem: String },
     #[error("it used more than `limits.{}` allows ({allowed})", .limit.key())]
     Limit { limit: Limit, allowed: u64 },
+    #[error(
+        "this machine had no memory left for what `limits` allow the module; give it more, or lower `limits.memory_bytes`"
+    )]
+    Starved,
     #[error("it trapped{}", said(.last_words))]
     Trap {
         /// The last lines that it wrote to its standard error.
@@ -62,6 +69,8 @@ fn said(last_words: &str) -> String {
 impl RuntimeError {
     pub fn kind(&self) -> Kind {
         match self {
+            // Nothing of it is the transform's doing.
+            RuntimeError::Starved => Kind::Transient,
             // A transform is deterministic: it does the same again.
             RuntimeError::Invalid { .. }
             | RuntimeError::Unsuitable { .. }
@@ -91,6 +100,9 @@ struct Compiled {
     module: Module,
     linker: Linker<Host>,
     limits: config::Limits,
+    grows_tables: bool,
+    /// How much fuel the interpreter is given at a time.
+    portion: u64,
 }
 
 /// What a transform does next.
@@ -124,146 +136,25 @@ impl Transform {
         limits: &config::Limits,
         unknown_imports: config::UnknownImports,
     ) -> Result<Transform, RuntimeError> {
-        let mut config = Config::default();
-        config.consume_fuel(true);
-        // Pointers are into the one memory; several would be refused at the first block only.
-        config.wasm_multi_memory(false);
-        let engine = Engine::new(&config);
+        let engine = engine::engine();
         let unsuitable = |problem| RuntimeError::Unsuitable { name: name.to_owned(), problem };
         if !wasm.starts_with(b"\0asm") {
             return Err(unsuitable("is no WebAssembly module: it does not begin with `\\0asm`".into()));
         }
+        let engine::Traits { grows_tables } = engine::inspect(wasm).map_err(unsuitable)?;
         let invalid = |source| RuntimeError::Invalid { name: name.to_owned(), source };
         let module = Module::new(&engine, wasm).map_err(invalid)?;
         check_exports(&module).map_err(unsuitable)?;
         let version = version(&module).map_err(unsuitable)?;
         let linker = link(&engine, &module, version, unknown_imports).map_err(unsuitable)?;
-        Ok(Transform(Arc::new(Compiled { engine, version, module, linker, limits: limits.clone() })))
+        let (limits, portion) = (limits.clone(), fuel::PORTION);
+        Ok(Transform(Arc::new(Compiled { engine, version, module, linker, limits, grows_tables, portion })))
     }
 
     /// Runs the transform for a block, up to its first request or its end.
     pub fn begin(&self, at: BlockRef) -> Result<Step, RuntimeError> {
-        let Compiled { engine, version, module, linker, limits } = &*self.0;
-        let mut store = Store::new(engine, Host::new(*version, at, limits));
-        store.limiter(|host| &mut host.room);
-        set_fuel(&mut store, limits.fuel)?;
-        let instance = match linker.instantiate_and_start(&mut store, module) {
-            Ok(instance) => instance,
-            Err(error) => return Err(explain(&store, error)),
-        };
-        let Some(Extern::Memory(memory)) = instance.get_export(&store, "memory") else {
-            return Err(RuntimeError::Misuse("its export `memory` is gone".into()));
-        };
-        store.data_mut().memory = Some(memory);
-        let process_block = match instance.get_typed_func::<(), i32>(&store, "process_block") {
-            Ok(function) => function,
-            Err(error) => return Err(explain(&store, error)),
-        };
-        let call = process_block.call_resumable(&mut store, ());
-        go_on(store, memory, call)
+        Course::new(self, at).begin()
     }
-}
-
-/// A transform that waits for an answer.
-pub struct Suspended {
-    store: Store<Host>,
-    memory: Memory,
-    call: TypedResumableCallHostTrap<i32>,
-    asked: Asked,
-}
-
-impl Suspended {
-    /// Goes on with the answer, up to the next request or the end.
-    pub fn resume(self, answer: Answer) -> Result<Step, RuntimeError> {
-        let Suspended { mut store, memory, call, asked } = self;
-        let value = store.data_mut().answered(asked, answer)?;
-        let call = call.resume(&mut store, &[Val::I32(value)]);
-        go_on(store, memory, call)
-    }
-}
-
-fn go_on(
-    mut store: Store<Host>,
-    memory: Memory,
-    call: Result<TypedResumableCall<i32>, wasmi::Error>,
-) -> Result<Step, RuntimeError> {
-    match call {
-        Ok(TypedResumableCall::Finished(result)) => finish(store, memory, result).map(Step::Done),
-        Ok(TypedResumableCall::HostTrap(call)) => {
-            if let Some(asked) = call.host_error().downcast_ref::<Asked>() {
-                let asked = asked.clone();
-                return Ok(Step::Ask(asked.request(), Box::new(Suspended { store, memory, call, asked })));
-            }
-            match call.host_error().downcast_ref::<Stopped>() {
-                Some(stopped) => Err(stopped.clone().into()),
-                None => Err(RuntimeError::Misuse("a host function failed".into())),
-            }
-        }
-        Ok(TypedResumableCall::OutOfFuel(_)) => {
-            let allowed = store.data_mut().limits.fuel;
-            Err(RuntimeError::Limit { limit: Limit::Fuel, allowed })
-        }
-        Err(error) => Err(explain(&store, error)),
-    }
-}
-
-/// Reads what `process_block` returned: nothing, a failure, or (in version 1) where its list of changes is.
-fn finish(mut store: Store<Host>, memory: Memory, result: i32) -> Result<Output, RuntimeError> {
-    let list = match result {
-        0 => Vec::new(),
-        -1 => return Err(RuntimeError::Failed { last_words: store.data().last_words() }),
-        other if store.data().version == Version::Two => {
-            return Err(RuntimeError::Misuse(format!(
-                "it returned {other}; in version 2 `process_block` returns 0, or -1 when it failed"
-            )));
-        }
-        pointer => {
-            let (bytes, host) = memory.data_and_store_mut(&mut store);
-            let buffer = v1::buffer(bytes, pointer as u32).map_err(|problem| {
-                RuntimeError::Misuse(format!("it returned {pointer}, which is no buffer: {problem}"))
-            })?;
-            host.spend_output(buffer.len())?;
-            decode_list(&mut host.recent, buffer)?
-        }
-    };
-    let fuel_left = store.get_fuel().unwrap_or(0);
-    let memory_bytes = memory.data_size(&store);
-    let host = store.into_data();
-    let mut changes = host.changes;
-    changes.extend(list);
-    Ok(Output {
-        changes,
-        state: host.state.into_iter().collect(),
-        log: host.log.lines,
-        fuel_used: host.limits.fuel.saturating_sub(fuel_left),
-        bytes: host.output_bytes,
-        memory_bytes,
-    })
-}
-
-/// What an error of the interpreter's means: a limit, if one was met, or a trap of the transform's own.
-fn explain(store: &Store<Host>, error: wasmi::Error) -> RuntimeError {
-    let host = store.data();
-    if error.as_trap_code() == Some(wasmi::TrapCode::OutOfFuel) {
-        return RuntimeError::Limit { limit: Limit::Fuel, allowed: host.limits.fuel };
-    }
-    if let Some((limit, allowed)) = host.room.refused() {
-        return RuntimeError::Limit { limit, allowed };
-    }
-    let last_words = host.last_words();
-    if error.downcast_ref::<Asked>().is_some() {
-        // Only a call of `process_block` can be suspended.
-        let problem = "it asked for a view or for its state in its start function; only `process_block` may";
-        return RuntimeError::Misuse(problem.into());
-    }
-    match error.downcast_ref::<Stopped>() {
-        Some(stopped) => stopped.clone().into(),
-        None => RuntimeError::Trap { last_words, source: error },
-    }
-}
-
-fn set_fuel(store: &mut Store<Host>, fuel: u64) -> Result<(), RuntimeError> {
-    store.set_fuel(fuel).map_err(|source| RuntimeError::Trap { last_words: String::new(), source })
 }
 
 fn check_exports(module: &Module) -> Result<(), String> {
@@ -291,8 +182,9 @@ fn version(module: &Module) -> Result<Version, String> {
             "debshrew_abi_version_2" => version = Version::Two,
             other if other.starts_with(PREFIX) => {
                 return Err(format!(
-                    "asks by its export `{other}` for a binary interface that this debshrew does not know; it knows \
-                     version 2 (export `{PREFIX}_2`) and version 1 (no such export)"
+                    "asks by its export `{}` for a binary interface that this debshrew does not know; it knows \
+                     version 2 (export `{PREFIX}_2`) and version 1 (no such export)",
+                    excerpt(other)
                 ));
             }
             _ => {}
@@ -315,7 +207,7 @@ fn link(
     .map_err(|error| format!("cannot be linked: {error}"))?;
     let mut strangers = Vec::new();
     for import in module.imports() {
-        let name = format!("`{}.{}`", import.module(), import.name());
+        let name = format!("`{}.{}`", excerpt(import.module()), excerpt(import.name()));
         let ExternType::Func(wanted) = import.ty() else {
             return Err(format!(
                 "imports {name}, which is no function; memories, tables and globals cannot be imported"
@@ -355,7 +247,7 @@ fn link(
         }
         _ => "if it never calls them, set `unknown_imports = \"trap\"`",
     };
-    Err(format!("imports what debshrew does not have: {}; {hint}", strangers.join(", ")))
+    Err(format!("imports what debshrew does not have: {}; {hint}", some_of(&strangers, ", ")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Transforms that do what they must, and transforms that do what they must not.
 
+mod sandbox;
 mod version_2;
 
 use super::*;
@@ -30,7 +31,11 @@ fn compile(wat: &str) -> Result<Transform, RuntimeError> {
 
 /// A module whose `process_block` has this body; all imports are there, and some data at 1024.
 fn module(body: &str, data: &str) -> Transform {
-    let wat = format!(
+    compile(&module_text(body, data)).unwrap()
+}
+
+fn module_text(body: &str, data: &str) -> String {
+    format!(
         r#"(module
             (import "env" "__view" (func $view (param i32 i32) (result i32)))
             (import "env" "__load" (func $load (param i32)))
@@ -44,8 +49,7 @@ fn module(body: &str, data: &str) -> Transform {
             (table 1 funcref)
             (data (i32.const 1024) "{data}")
             (func (export "process_block") (result i32) {body}))"#
-    );
-    compile(&wat).unwrap()
+    )
 }
 
 /// Runs a block to its end, with these answers to what it asks.

@@ -4,7 +4,10 @@
 use wasmi::errors::LinkerError;
 use wasmi::{Caller, FuncType, Linker, ValType};
 
-use super::host::{self, Host, HostResult, Stopped, Stream, memory, spend_fuel};
+use super::fuel::{Price, pay};
+use super::guest::{self, memory};
+use super::host::{Host, HostResult, Stopped, Stream};
+use crate::change::Work;
 use crate::change::decode::decode_one;
 
 /// The bytes of a buffer: at `pointer` a little-endian length of 4 bytes, then that many bytes.
@@ -28,66 +31,84 @@ fn take(caller: &mut Caller<'_, Host>, import: &str, pointer: i32) -> HostResult
     let bytes = found
         .map_err(|problem| Stopped::misuse(format!("`{import}` was called wrongly: {problem}")))?
         .to_vec();
-    spend_fuel(caller, bytes.len())?;
+    pay(caller, Price::Take(bytes.len()))?;
     Ok(bytes)
 }
 
-fn height(caller: Caller<'_, Host>) -> i32 {
-    caller.data().height()
+/// A change's share in the price of a message, beside its bytes.
+pub(super) fn decoded(columns: usize) -> Price {
+    Price::Decode(Work { changes: 1, columns: columns as u64, ..Work::default() })
+}
+
+fn height(mut caller: Caller<'_, Host>) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
+    Ok(caller.data().height())
 }
 
 fn block_hash(mut caller: Caller<'_, Host>) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
     let hash = caller.data().hash().to_vec();
     Ok(caller.data_mut().offer(hash)?)
 }
 
 fn view(mut caller: Caller<'_, Host>, name: i32, input: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
     let name = take(&mut caller, "__view", name)?;
     let input = take(&mut caller, "__view", input)?;
     caller.data_mut().ask_view("`__view`", name, input)
 }
 
 fn load(caller: Caller<'_, Host>, pointer: i32) -> HostResult<()> {
-    host::load(caller, "`__load`", pointer)
+    guest::load(caller, "`__load`", pointer)
 }
 
 fn get_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
     let key = take(&mut caller, "__get_state", key)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     let own = caller.data().own_bytes(&key);
-    spend_fuel(&mut caller, own)?;
+    pay(&mut caller, Price::Take(own))?;
     caller.data_mut().get_state(key)
 }
 
 fn set_state(mut caller: Caller<'_, Host>, key: i32, value: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Entry)?;
     let key = take(&mut caller, "__set_state", key)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     let value = take(&mut caller, "__set_state", value)?;
     caller.data_mut().set_state(key, value)?;
     Ok(1)
 }
 
 fn delete_state(mut caller: Caller<'_, Host>, key: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Entry)?;
     let key = take(&mut caller, "__delete_state", key)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     caller.data_mut().delete_state(key)
 }
 
 fn log(mut caller: Caller<'_, Host>, stream: Stream, import: &str, text: i32) -> HostResult<()> {
-    let memory = memory(&mut caller)?;
-    let (bytes, host) = memory.data_and_store_mut(&mut caller);
-    let text = buffer(bytes, text as u32)
-        .map_err(|problem| Stopped::misuse(format!("`{import}` was called wrongly: {problem}")))?;
-    host.write_log(stream, text);
+    pay(&mut caller, Price::Call)?;
+    let text = take(&mut caller, import, text)?;
+    caller.data_mut().write_log(stream, &text);
     Ok(())
 }
 
 fn push_change(mut caller: Caller<'_, Host>, message: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
     let message = take(&mut caller, "__push_cdc_message", message)?;
+    pay(&mut caller, Price::Json(message.len()))?;
     let host = caller.data_mut();
     host.spend_output(message.len())?;
-    let change = decode_one(&mut host.recent, host.changes.len(), &message);
-    host.changes.push(change.map_err(|error| {
+    let change = decode_one(&mut host.recent, host.changes.len(), &message).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Stopped::misuse(format!("`__push_cdc_message`: {error}{cause}"))
-    })?);
+    })?;
+    let price = decoded(change.values.len());
+    let names = host.recent.take_cost();
+    host.spend_output(names)?;
+    host.keep(change)?;
+    pay(&mut caller, price)?;
     Ok(0)
 }
 

@@ -5,22 +5,27 @@ use bitcoin::hashes::{Hash, sha256, sha256d};
 use wasmi::errors::LinkerError;
 use wasmi::{Caller, FuncType, Linker, ValType};
 
-use super::host::{Host, HostResult, Stopped, Stream, bytes, load, memory, place, spend_fuel};
-use crate::change::binary::{Batch, cost};
+use super::fuel::{self, Price, pay};
+use super::guest::{bytes, load, memory, place};
+use super::host::{Host, HostResult, Stopped, Stream};
+use super::limits::Limit;
+use crate::change::binary::Batch;
 
 /// A copy of the guest's bytes, paid for with fuel, so that copying cannot outlast its limit.
 fn take(caller: &mut Caller<'_, Host>, import: &str, pointer: i32, length: i32) -> HostResult<Vec<u8>> {
     let length = length as u32 as usize;
-    spend_fuel(caller, length)?;
+    pay(&mut *caller, Price::Take(length))?;
     let memory = memory(caller)?;
     Ok(bytes(memory.data(&*caller), import, pointer, length)?.to_vec())
 }
 
-fn height(caller: Caller<'_, Host>) -> i32 {
-    caller.data().height()
+fn height(mut caller: Caller<'_, Host>) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
+    Ok(caller.data().height())
 }
 
 fn block_hash(mut caller: Caller<'_, Host>, to: i32) -> HostResult<()> {
+    pay(&mut caller, Price::Call)?;
     let memory = memory(&mut caller)?;
     let (bytes, host) = memory.data_and_store_mut(&mut caller);
     place(bytes, "`debshrew.block_hash`", to, 32)?.copy_from_slice(host.hash());
@@ -35,15 +40,18 @@ fn view(
     input_length: i32,
 ) -> HostResult<i32> {
     const IMPORT: &str = "`debshrew.view`";
+    pay(&mut caller, Price::Call)?;
     let name = take(&mut caller, IMPORT, name, name_length)?;
     let input = take(&mut caller, IMPORT, input, input_length)?;
     caller.data_mut().ask_view(IMPORT, name, input)
 }
 
 fn get_state(mut caller: Caller<'_, Host>, key: i32, length: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Call)?;
     let key = take(&mut caller, "`debshrew.get_state`", key, length)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     let own = caller.data().own_bytes(&key);
-    spend_fuel(&mut caller, own)?;
+    pay(&mut caller, Price::Take(own))?;
     caller.data_mut().get_state(key)
 }
 
@@ -55,21 +63,24 @@ fn set_state(
     value_length: i32,
 ) -> HostResult<()> {
     const IMPORT: &str = "`debshrew.set_state`";
+    pay(&mut caller, Price::Entry)?;
     let key = take(&mut caller, IMPORT, key, key_length)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     let value = take(&mut caller, IMPORT, value, value_length)?;
     caller.data_mut().set_state(key, value)
 }
 
 fn delete_state(mut caller: Caller<'_, Host>, key: i32, length: i32) -> HostResult<i32> {
+    pay(&mut caller, Price::Entry)?;
     let key = take(&mut caller, "`debshrew.delete_state`", key, length)?;
+    pay(&mut caller, Price::Key(key.len()))?;
     caller.data_mut().delete_state(key)
 }
 
 fn log(mut caller: Caller<'_, Host>, stream: Stream, import: &str, text: i32, length: i32) -> HostResult<()> {
-    let memory = memory(&mut caller)?;
-    let (memory, host) = memory.data_and_store_mut(&mut caller);
-    let text = bytes(memory, import, text, length as u32 as usize)?;
-    host.write_log(stream, text);
+    pay(&mut caller, Price::Call)?;
+    let text = take(&mut caller, import, text, length)?;
+    caller.data_mut().write_log(stream, &text);
     Ok(())
 }
 
@@ -77,36 +88,42 @@ fn log(mut caller: Caller<'_, Host>, stream: Stream, import: &str, text: i32, le
 fn emit(mut caller: Caller<'_, Host>, batch: i32, length: i32) -> HostResult<()> {
     const IMPORT: &str = "`debshrew.emit`";
     let length = length as u32 as usize;
-    spend_fuel(&mut caller, length)?;
+    // At once, as this is called for every change.
+    pay(&mut caller, Price::Units(Price::Call.units() + Price::Take(length).units()))?;
+    let affordable = fuel::left(&mut caller);
     let memory = memory(&mut caller)?;
     let (memory, host) = memory.data_and_store_mut(&mut caller);
     let mut batch = Batch::new(bytes(memory, IMPORT, batch, length)?);
     host.spend_output(length)?;
-    let wrong = |index: usize, error| Stopped::misuse(format!("{IMPORT}: change {index}: {error}"));
+    let mut units = 0;
     loop {
         let index = host.changes.len();
-        match host.decoder.next(&mut batch).map_err(|error| wrong(index, error))? {
-            None => return Ok(()),
-            Some(change) => {
-                // One by one, as few bytes may say many values.
-                host.spend_output(cost(&change))?;
-                host.changes.push(change);
-            }
+        let next = host.decoder.next(&mut batch);
+        // One by one, as few bytes may say many values.
+        units += Price::Decode(batch.take_work()).units();
+        if units > affordable {
+            return Err(Stopped::Limit { limit: Limit::Fuel, allowed: host.limits.fuel }.into());
+        }
+        let declarations = host.decoder.take_cost();
+        host.spend_output(declarations)?;
+        match next.map_err(|error| Stopped::misuse(format!("{IMPORT}: change {index}: {error}")))? {
+            None => break,
+            Some(change) => host.keep(change)?,
         }
     }
+    Ok(pay(&mut caller, Price::Units(units))?)
 }
 
-/// Writes what `hash` makes of the guest's bytes. Hashing takes about eight times as long as copying, and its
-/// last blocks are paid for as well.
+/// Writes what `hash` makes of the guest's bytes.
 fn digest(
     mut caller: Caller<'_, Host>,
     import: &str,
     (from, length, to): (i32, i32, i32),
     hash: impl Fn(&[u8]) -> [u8; 32],
 ) -> HostResult<()> {
-    const LAST_BLOCKS: usize = 128;
     let length = length as u32 as usize;
-    spend_fuel(&mut caller, length.saturating_add(LAST_BLOCKS).saturating_mul(8))?;
+    pay(&mut caller, Price::Call)?;
+    pay(&mut caller, Price::Hash(length))?;
     let memory = memory(&mut caller)?;
     let memory = memory.data_mut(&mut caller);
     let hash = hash(bytes(memory, import, from, length)?);
@@ -117,12 +134,14 @@ fn digest(
 fn hex(mut caller: Caller<'_, Host>, from: i32, length: i32, to: i32) -> HostResult<()> {
     const IMPORT: &str = "`debshrew.hex`";
     let length = length as u32 as usize;
-    // One byte is read and two are written.
-    spend_fuel(&mut caller, length.saturating_mul(3))?;
+    pay(&mut caller, Price::Call)?;
+    pay(&mut caller, Price::Hex(length))?;
     let memory = memory(&mut caller)?;
     let memory = memory.data_mut(&mut caller);
-    let digits = hex::encode(bytes(memory, IMPORT, from, length)?);
-    place(memory, IMPORT, to, digits.len())?.copy_from_slice(digits.as_bytes());
+    let mut digits = vec![0; length * 2];
+    hex::encode_to_slice(bytes(memory, IMPORT, from, length)?, &mut digits)
+        .map_err(|error| Stopped::misuse(format!("{IMPORT}: {error}")))?;
+    place(memory, IMPORT, to, digits.len())?.copy_from_slice(&digits);
     Ok(())
 }
 

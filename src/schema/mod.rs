@@ -21,7 +21,7 @@ pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progre
 use crate::block::Height;
 use crate::db::owners::refuse_foreign_schemas;
 use crate::db::{DbError, catalog};
-use crate::failure::Kind;
+use crate::failure::{Kind, some_of};
 use crate::register::{self, RegisterError, Registered, read_journals};
 use crate::table::{
     Reference, Refusal, Role, STATE_JOURNAL, STATE_TABLE, Tables, journal_schema, relation_refusals,
@@ -111,14 +111,14 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
     let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
     let state = state.ok_or_else(|| RegisterError::NotSetUp(pipeline.name.clone()))?;
     let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL).map_err(|refusal| {
-        SchemaError::Refused { table: STATE_TABLE.into(), reasons: refusal.reasons.join("; ") }
+        SchemaError::Refused { table: STATE_TABLE.into(), reasons: some_of(&refusal.reasons, "; ") }
     })?;
     let records = read_journals(client, pipeline.id).await?;
     for target in list.iter_mut().chain([&mut state]) {
         record::number(target, records.get(&target.table.name));
     }
     let refused: BTreeMap<String, String> =
-        refused.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect();
+        refused.into_iter().map(|(table, reasons)| (table, some_of(&reasons, "; "))).collect();
     let suspended = refused.keys().filter(|table| !lasting.contains(*table)).cloned().collect();
     Ok(Tables::new(list, state, refused).with_suspended(suspended))
 }
@@ -131,7 +131,10 @@ pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Ta
     if differences.is_empty() {
         Ok(tables)
     } else {
-        Err(SchemaError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
+        Err(SchemaError::OutOfStep {
+            pipeline: pipeline.name.clone(),
+            differences: some_of(&differences, "; "),
+        })
     }
 }
 

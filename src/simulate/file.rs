@@ -18,6 +18,7 @@ use super::SimulateError;
 use super::block::{Block, MAIN};
 use super::generate::hash_of;
 use crate::block::BlockHash;
+use crate::file;
 
 /// A block is never larger: four million weight units, each at least a byte.
 const LARGEST_BLOCK: usize = 4_000_000;
@@ -74,8 +75,8 @@ struct Record {
 
 /// The chain in a file, from its genesis block.
 pub(super) fn read(path: &Path) -> Result<Vec<Arc<Block>>, SimulateError> {
-    let bytes =
-        std::fs::read(path).map_err(|source| SimulateError::Read { path: path.to_owned(), source })?;
+    let bytes = file::read(path, file::BLOCKS)
+        .map_err(|source| SimulateError::Read { path: path.to_owned(), source })?;
     parse(bytes.into()).map_err(|source| SimulateError::Blocks { path: path.to_owned(), source })
 }
 

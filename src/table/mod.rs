@@ -26,7 +26,7 @@ pub use target::{PACKED_COLUMN, cast, join};
 pub use target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};
 
 use crate::db::{DbError, kind_of};
-use crate::failure::Kind;
+use crate::failure::{Kind, excerpt, some_of};
 
 /// A table's position in its [`Tables`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,20 +206,6 @@ fn in_row(row: &str) -> String {
 }
 
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    const MOST: usize = 40;
     let all: Vec<String> = names.map(|name| format!("`{name}`")).collect();
-    match all.len() {
-        0 => "none".into(),
-        count if count > MOST => format!("{} and {} more", all[..MOST].join(", "), count - MOST),
-        _ => all.join(", "),
-    }
-}
-
-fn excerpt(text: &str) -> String {
-    const MOST: usize = 80;
-    if text.chars().count() <= MOST {
-        text.to_owned()
-    } else {
-        text.chars().take(MOST).chain(['…']).collect()
-    }
+    if all.is_empty() { "none".into() } else { some_of(&all, ", ") }
 }

@@ -78,8 +78,10 @@ fn a_module_of_version_2_does_all_that_one_of_version_1_does() {
             change(Operation::Delete, Value::Bool(false), Value::Null),
         ]
     );
-    // Each write of the state counts 64 more, each change 64, and each of its values 16.
-    assert_eq!(output.bytes, 33 + 64 + 3 + 1 + 1 + 64 + 22 + 2 * (64 + 2 * 16));
+    // Each write of the state counts 64 more, each change 64, and each of its values 16; a declaration 64, and each of
+    // its columns 48.
+    let (state, changes, declaration) = (33 + 64 + 3 + 1 + 1 + 64, 22 + 2 * (64 + 2 * 16), 64 + 2 * 48);
+    assert_eq!(output.bytes, state + changes + declaration);
 }
 
 #[test]
@@ -178,4 +180,28 @@ fn limits_of_version_2_are_named_when_they_are_met() {
     let body = "(call $emit (i32.const 1024) (i32.const 6)) (loop (call $emit (i32.const 1030) (i32.const 3)) (br 0))";
     let error = fails_2(&format!("{body} (i32.const 0)"), empty);
     assert!(error.contains("limits.output_bytes"), "{error}");
+}
+
+#[test]
+fn records_cost_what_it_takes_to_read_them() {
+    let fuel = |length: usize, data: &str| {
+        let body = format!("(call $emit (i32.const 1024) (i32.const {length})) (i32.const 0)");
+        run(&module_2(&body, data), |_| Answer::State(None)).unwrap().fuel_used
+    };
+    let declaration = "\\01\\01\\00t\\01\\00\\01\\00a";
+    let declared = fuel(9, declaration);
+    let cost = |length: usize, value: &str| {
+        fuel(9 + 3 + length, &format!("{declaration}\\02\\00\\00{value}")) - declared
+    };
+    let null = cost(1, "\\00");
+    assert!(null >= 250, "{null}");
+    // An array of 200 floats, each of nine bytes, takes longer than one of 200 nulls, and that longer than a text of 200
+    // bytes.
+    let array = |count: usize, item: &str| format!("\\0a\\{count:02x}\\00\\00\\00{}", item.repeat(count));
+    let floats = cost(5 + 1_800, &array(200, "\\05\\01\\02\\03\\04\\05\\06\\07\\3f"));
+    let nulls = cost(5 + 200, &array(200, "\\00"));
+    let text = cost(5 + 200, &format!("\\07\\c8\\00\\00\\00{}", "x".repeat(200)));
+    assert!(floats - null >= 200 * 500, "{floats}");
+    assert!(nulls - null >= 200 * 25, "{nulls}");
+    assert!((200..2_000).contains(&(text - null)), "{text}");
 }
