@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
         "Most connections beside one writer per pipeline.",
     ),
     key("database.connect_timeout", Form::Duration, Some("10s"), "Longest wait for a connection."),
-    key("database.read_roles", Form::List, Some(""), "Roles that `migrate` lets read all tables."),
+    key("database.read_roles", Form::List, Some(""), "Roles that `migrate` lets read what is replicated."),
     key(
         "source.urls",
         Form::Urls,
