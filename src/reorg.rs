@@ -4,7 +4,37 @@
 //! fork all are, above it none is; so it gallops down and then bisects, and asks about twice the logarithm of
 //! the depth.
 
-use crate::block::Height;
+use std::fmt;
+
+use crate::block::{BlockHash, BlockRef, Height};
+
+/// Where the source's chain and the committed one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parting {
+    /// The fork point; `None` when they have no block in common.
+    pub last_common: Option<BlockRef>,
+    /// The lowest height at which they differ.
+    pub height: Height,
+    pub theirs: BlockHash,
+    pub ours: BlockHash,
+    /// How many committed blocks lie above the fork point.
+    pub depth: u32,
+}
+
+impl fmt::Display for Parting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parting { last_common, height, theirs, ours, depth } = self;
+        match last_common {
+            Some(block) => write!(f, "block {block} is the last that both have")?,
+            None => f.write_str("they have no block in common")?,
+        }
+        let blocks = if *depth == 1 { "block" } else { "blocks" };
+        write!(
+            f,
+            ", block {height} is {theirs} there and {ours} here; to follow it, {depth} {blocks} must be undone"
+        )
+    }
+}
 
 /// A search that has begun at a height where the chains differ.
 #[derive(Clone, Debug)]
@@ -13,9 +43,8 @@ pub struct ForkSearch {
     differs: Height,
     /// The highest height known to be the same.
     same: Option<Height>,
-    /// Nothing below can be compared or rolled back to.
-    lowest: Height,
-    floor: Option<Height>,
+    /// Nothing below was committed.
+    first: Height,
     step: u32,
 }
 
@@ -26,8 +55,6 @@ pub enum Question {
     Compare(Height),
     /// The chains are the same up to here; `None`: they have no block in common.
     Found(Option<Height>),
-    /// They differ at the floor already, so the fork is deeper than can be rolled back.
-    BelowFloor { floor: Height },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,16 +64,9 @@ pub enum Comparison {
 }
 
 impl ForkSearch {
-    /// `top` is a height at which the chains differ; `floor` the lowest height that can be rolled back to, if
-    /// not everything can be; `first` the first block that was committed.
-    pub fn new(top: Height, floor: Option<Height>, first: Height) -> ForkSearch {
-        ForkSearch {
-            differs: top,
-            same: None,
-            lowest: floor.map_or(first, |floor| floor.max(first)),
-            floor,
-            step: 1,
-        }
+    /// `top` is a height at which the chains differ; `first` the first block that was committed.
+    pub fn new(top: Height, first: Height) -> ForkSearch {
+        ForkSearch { differs: top, same: None, first, step: 1 }
     }
 
     /// What is to be compared now, or the result.
@@ -54,11 +74,8 @@ impl ForkSearch {
         match self.same {
             Some(same) if same.next() >= self.differs => Question::Found(Some(same)),
             Some(same) => Question::Compare(same.saturating_add(self.differs.blocks_above(same) / 2)),
-            None if self.differs <= self.lowest => match self.floor {
-                Some(floor) => Question::BelowFloor { floor },
-                None => Question::Found(None),
-            },
-            None => Question::Compare(self.differs.saturating_sub(self.step).max(self.lowest)),
+            None if self.differs <= self.first => Question::Found(None),
+            None => Question::Compare(self.differs.saturating_sub(self.step).max(self.first)),
         }
     }
 
@@ -87,30 +104,24 @@ mod tests {
     proptest! {
         #[test]
         fn it_finds_what_a_scan_finds_with_few_questions(
-            first in 0u32..50, length in 0u32..5000, floor in proptest::option::of(0u32..5000), fork in 0u32..5100,
+            first in 0u32..50, length in 0u32..5000, fork in 0u32..5100,
         ) {
             let top = first + length;
             // The highest height that is the same, plus one; at most the top differs.
             let fork = fork.clamp(first, top);
-            let floor = floor.map(|floor| (first + floor).min(top));
-            let mut search = ForkSearch::new(height(top), floor.map(height), height(first));
+            let mut search = ForkSearch::new(height(top), height(first));
             let mut questions = 0;
             let found = loop {
                 match search.next() {
                     Question::Compare(at) => {
-                        prop_assert!(at < height(top) && at >= height(first) && Some(at) >= floor.map(height));
+                        prop_assert!(at < height(top) && at >= height(first));
                         search.answer(if at < height(fork) { Comparison::Same } else { Comparison::Differs });
                         questions += 1;
                     }
-                    other => break other,
+                    Question::Found(found) => break found,
                 }
             };
-            let expected = match floor {
-                Some(floor) if fork <= floor => Question::BelowFloor { floor: height(floor) },
-                _ if fork == first => Question::Found(None),
-                _ => Question::Found(Some(height(fork - 1))),
-            };
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(found, (fork > first).then(|| height(fork - 1)));
             let depth = (top - fork + 2).ilog2();
             prop_assert!(questions <= 2 * depth + 3, "{} questions for depth 2^{}", questions, depth);
         }

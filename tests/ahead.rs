@@ -130,7 +130,8 @@ const VIEWS: &str = include_str!("../benches/views.wat");
 
 /// A pipeline with a transform made of [`VIEWS`] that has followed a source of five blocks, and goes on.
 async fn of_views(name: &str, wat: &str) -> (Scene, tokio::process::Child) {
-    let scene = Scene::new(name, wat, quick(5)).await;
+    let mut scene = Scene::new(name, wat, quick(5)).await;
+    scene.toml.push_str("patience = \"1ms\"\n");
     scene.succeed(&["migrate"]).await;
     // The transform leaves these out.
     let sql = "alter table counter.seen alter hash drop not null, alter tracker drop not null";

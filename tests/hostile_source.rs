@@ -13,6 +13,7 @@ const IMPATIENT: &str =
 async fn following(name: &str) -> (Scene, tokio::process::Child) {
     let mut scene = Scene::new(name, COUNTER, quick(30)).await;
     scene.toml = scene.toml.replace("poll_interval = \"20ms\"\n", IMPATIENT);
+    scene.toml.push_str("patience = \"1s\"\n");
     scene.succeed(&["migrate"]).await;
     let running = scene.start(&["run"]);
     scene.caught_up().await;
@@ -75,8 +76,7 @@ async fn what_passes_is_waited_for_and_nothing_wrong_is_committed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_pass_halts_the_pipeline_and_is_said() {
     for (name, fault, expected) in [
-        ("hostile_404", Fault::Status { code: 404 }, "answered HTTP 404; the URL must be the server's root"),
-        ("hostile_401", Fault::Status { code: 401 }, "answered HTTP 401; see `source.username`"),
+        ("hostile_413", Fault::Status { code: 413 }, "answered HTTP 413"),
         ("hostile_large", Fault::Oversized { bytes: 8 << 30 }, "is larger than `source.max_response_bytes`"),
     ] {
         let (scene, mut running) = following(name).await;
@@ -158,7 +158,8 @@ async fn a_question_that_the_source_never_answers_halts_at_its_block_and_not_bef
           (drop (call $view (i32.const 100) (i32.const 65536)))))\n",
         );
     assert!(too_much.contains("3000000"));
-    let scene = Scene::new("hostile_question", &too_much, quick(60)).await;
+    let mut scene = Scene::new("hostile_question", &too_much, quick(60)).await;
+    scene.toml.push_str("patience = \"1s\"\n");
     let output = scene.run(&["run", "--migrate", "--once"]).await;
     assert_eq!(output.code, 3, "{}", output.stderr);
     assert_eq!(scene.whole().await.len(), 30);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, unreachable_pub)]
 
 mod ahead;
+mod another_chain;
 mod architecture;
 mod chains;
 mod chaos;
@@ -24,6 +25,7 @@ mod ledger;
 mod manual;
 mod migrations;
 mod names;
+mod outages;
 mod owners;
 mod pipeline;
 mod pruning;

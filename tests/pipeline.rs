@@ -233,7 +233,8 @@ async fn a_pipeline_whose_source_is_away_waits_and_is_not_called_stopped() {
     let epoch = "select epoch from debshrew.checkpoint";
     let before: i64 = scene.client.query_one(epoch, &[]).await.unwrap().get(0);
     // The last of these is followed by a long pause, in which a session that was given up would end.
-    scene.logged("trying again in", 4).await;
+    let asked = scene.source.status().calls("metashrew_height");
+    scene.source.until(|status| status.calls("metashrew_height") >= asked + 5).await;
     assert_eq!(scene.state().await, "waiting");
     let after: i64 = scene.client.query_one(epoch, &[]).await.unwrap().get(0);
     assert_eq!(before, after, "it became the writer again");

@@ -1,15 +1,17 @@
 //! `debshrew check`
 
+mod chain;
+
 use super::error::quoted;
-use super::start::{chosen, database, finish, transform};
+use super::start::{chosen, database, finish, reading, transform};
 use super::{Error, Globals, migrate, output};
 use crate::config::{self, Config};
 use crate::db::Db;
-use crate::failure::chain;
+use crate::failure;
 use crate::pipeline::PipelineError;
 use crate::printable;
 use crate::schema::{self, Mode, SchemaError};
-use crate::source::Source;
+use crate::source::{Reading, Source};
 
 const HELP: &str = "\
 Examples:
@@ -46,10 +48,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         }
     }
     finish(async {
-        match source(&config).await {
-            Ok(tip) => findings.good("source", tip),
-            Err(error) => findings.bad("source", &error),
-        }
+        let reading = source(&config, &mut findings).await;
         if let Ok(db) = Db::new(&config.database)
             && let Some(host) = db.password_may_be_seen_on_the_way_to()
         {
@@ -63,6 +62,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
                 findings.good("database", db.target().to_owned());
                 for pipeline in &pipelines {
                     tables(&db, pipeline, &mut findings).await;
+                    if let Some(reading) = &reading {
+                        chain::check(&db, pipeline, reading, &mut findings).await;
+                    }
                 }
             }
             Err(error) => findings.bad("database", &error),
@@ -73,11 +75,22 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     if findings.bad == 0 { Ok(()) } else { Err(Error::Checks(findings.bad)) }
 }
 
-async fn source(config: &Config) -> Result<String, Error> {
-    let source = Source::new(&config.source)?;
-    let tip = source.tip().await.map_err(Error::SourceUnreachable)?;
-    Ok(tip
-        .map_or("reachable, nothing indexed yet".to_owned(), |tip| format!("reachable, tip at height {tip}")))
+async fn source(config: &Config, findings: &mut Findings) -> Option<Reading> {
+    let opened = async { reading(&Source::new(&config.source)?).await };
+    match opened.await {
+        Ok(Some(reading)) => {
+            findings.good("source", format!("reachable, tip at height {}", reading.tip().height));
+            Some(reading)
+        }
+        Ok(None) => {
+            findings.good("source", "reachable, nothing indexed yet".into());
+            None
+        }
+        Err(error) => {
+            findings.bad("source", &error);
+            None
+        }
+    }
 }
 
 /// Tries the migrations in a transaction that is rolled back, and looks at the tables that they leave.
@@ -143,7 +156,7 @@ impl Findings {
     }
 
     fn bad(&mut self, what: &str, error: &Error) {
-        self.say_bad(what, chain(error));
+        self.say_bad(what, failure::chain(error));
         if let Some(hint) = error.hint() {
             self.say(&format!("      hint: {hint}"));
         }

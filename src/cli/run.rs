@@ -3,13 +3,13 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::start::{block_on, chosen, database, transform};
+use super::start::{block_on, chosen, database, reading, transform};
 use super::{Error, Globals, height, migrate};
 use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::some_of;
-use crate::pipeline::{Goal, Pipeline, Timing};
+use crate::pipeline::{Goal, LastLeft, Pipeline, Timing};
 use crate::source::Source;
 
 const HELP: &str = "\
@@ -35,6 +35,9 @@ pub struct Args {
     /// Run `debshrew migrate` first
     #[arg(long)]
     pub migrate: bool,
+    /// Follow a reorganisation once, however deep, whose last common block this is: a height, or `start`
+    #[arg(long, value_name = "HEIGHT")]
+    pub accept_reorg: Option<LastLeft>,
     /// Only this pipeline; may be repeated
     #[arg(long, value_name = "NAME")]
     pub pipeline: Vec<String>,
@@ -67,7 +70,7 @@ async fn prepare(
     let db = database(config).await?;
     let source = Source::new(&config.source)?;
     // A wrong address is said at once; later on, the same failure is waited for.
-    source.tip().await.map_err(Error::SourceUnreachable)?;
+    reading(&source).await?;
     if args.migrate {
         migrate::apply(config, pipelines, &db).await?;
     } else {
@@ -83,6 +86,7 @@ async fn prepare(
             db: db.clone(),
             source: source.clone(),
             transform: transform(name, settings)?,
+            accept_reorg: args.accept_reorg,
         })
     });
     ready.collect()

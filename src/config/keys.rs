@@ -127,8 +127,8 @@ pub const KEYS: &[Key] = &[
     key(
         "source.wedge_timeout",
         Form::Duration,
-        Some("60s"),
-        "How long a fallen tip may stand before it is an error.",
+        Some("10s"),
+        "How long a tip may stand below blocks that the source still has before it is called wedged.",
     ),
     key("log.filter", Form::Text, Some("info"), "What is logged: `info`, `warn,debshrew=debug`."),
     key("log.format", Form::OneOf(&["text", "json"]), Some("text"), "How log lines look."),
@@ -153,6 +153,18 @@ pub const KEYS: &[Key] = &[
         "Blocks to stay behind the source's tip.",
     ),
     key("pipelines.NAME.retention", integer(1, MAX_HEIGHT), Some("1000"), "Blocks that can be rolled back."),
+    key(
+        "pipelines.NAME.max_reorg_depth",
+        integer(0, MAX_HEIGHT),
+        Some("100"),
+        "Deepest reorganisation that is followed unasked; beyond it, `run --accept-reorg`.",
+    ),
+    key(
+        "pipelines.NAME.patience",
+        Form::Duration,
+        Some("30s"),
+        "How long a block whose views fail is tried again before the pipeline halts.",
+    ),
     key(
         "pipelines.NAME.evaluate_ahead",
         integer(1, 1024),

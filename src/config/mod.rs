@@ -146,6 +146,10 @@ pub struct Pipeline {
     pub confirmations: u32,
     /// How many blocks below the checkpoint can be rolled back.
     pub retention: u32,
+    /// A reorganisation that is deeper than this is not followed unless it is accepted.
+    pub max_reorg_depth: u32,
+    /// How long a block that the source fails to answer for is tried again.
+    pub patience: Duration,
     /// How many blocks are evaluated at once, at most.
     pub evaluate_ahead: u32,
     pub unknown_imports: UnknownImports,

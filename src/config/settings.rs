@@ -169,6 +169,8 @@ impl Settings {
             start_height: Height::new(height).unwrap_or(Height::MAX),
             confirmations: at.number("pipelines.NAME.confirmations")?,
             retention: at.number("pipelines.NAME.retention")?,
+            max_reorg_depth: at.number("pipelines.NAME.max_reorg_depth")?,
+            patience: at.duration("pipelines.NAME.patience")?,
             evaluate_ahead: at.number("pipelines.NAME.evaluate_ahead")?,
             unknown_imports: match at.one_of("pipelines.NAME.unknown_imports")?.as_str() {
                 "trap" => UnknownImports::Trap,

@@ -35,11 +35,15 @@ pub(super) struct Failure {
     pub(super) at: BlockRef,
     /// Whether it was the source's tip.
     pub(super) at_tip: bool,
+    /// Whether the source had failed to answer, so that the transform may not be to blame.
+    pub(super) of_source: bool,
     pub(super) error: PipelineError,
 }
 
 pub(super) enum Evaluated {
     Batch(Batch),
+    /// The source has no hash for the first block, which its tip lies above.
+    Lacking(Height),
     /// The source moved meanwhile: nothing of it counts.
     Moved(String),
 }
@@ -59,7 +63,7 @@ pub(super) async fn evaluate(
     window: &mut Window,
 ) -> Result<Evaluated, PipelineError> {
     let evaluated = evaluate_some(context, heights, window).await?;
-    window.learn_batch(matches!(evaluated, Evaluated::Batch(_)));
+    window.learn_batch(!matches!(evaluated, Evaluated::Moved(_)));
     Ok(evaluated)
 }
 
@@ -85,7 +89,8 @@ async fn evaluate_some(
         let height = building.next_height(*heights.start());
         let evaluation = first.await.unwrap_or(Err(PipelineError::CutOff { height }))?;
         let Some(mut evaluation) = evaluation else {
-            return Ok(Evaluated::Moved(format!("the source has no hash for block {height} any more")));
+            building.lacking = Some(height);
+            break;
         };
         let holds = evaluation.holds(&context.cache);
         window.learn(&evaluation.cost, holds);
@@ -111,13 +116,15 @@ struct Building<'a> {
     logs: Vec<(Height, Vec<LogLine>)>,
     /// What the transform has handed over so far.
     bytes: usize,
+    /// The block after those of the batch, which the source has no hash for.
+    lacking: Option<Height>,
 }
 
 impl<'a> Building<'a> {
     fn new(context: &'a Context, most_blocks: usize) -> Building<'a> {
         let tip = context.reading.tip().height;
         let batch = Batch { tip, blocks: Vec::new(), failed: None };
-        Building { context, most_blocks, tip, batch, logs: Vec::new(), bytes: 0 }
+        Building { context, most_blocks, tip, batch, logs: Vec::new(), bytes: 0, lacking: None }
     }
 
     fn next_height(&self, first: Height) -> Height {
@@ -133,7 +140,7 @@ impl<'a> Building<'a> {
 
     /// Takes the next block's result.
     fn add(&mut self, evaluation: Evaluation) -> Result<(), PipelineError> {
-        let at = evaluation.at;
+        let (at, view_failed) = (evaluation.at, evaluation.view_failed);
         let error = match evaluation.result {
             Ok(outcome) => {
                 self.logs.push((at.height, outcome.log));
@@ -156,7 +163,10 @@ impl<'a> Building<'a> {
             }
             Err(Failed::Other(error)) => return Err(*error),
         };
-        self.batch.failed = Some(Failure { at, at_tip: at.height == self.tip, error });
+        let unanswered = matches!(&error, PipelineError::Question { source, .. }
+            if matches!(**source, PipelineError::Source(_)));
+        let of_source = view_failed || unanswered;
+        self.batch.failed = Some(Failure { at, at_tip: at.height == self.tip, of_source, error });
         Ok(())
     }
 
@@ -178,6 +188,9 @@ impl<'a> Building<'a> {
         match self.context.reading.close().await? {
             Verdict::Held { tip } => self.batch.tip = tip,
             Verdict::Moved(how) => return Ok(Evaluated::Moved(how)),
+        }
+        if let Some(height) = self.lacking.filter(|_| self.batch.blocks.is_empty()) {
+            return Ok(Evaluated::Lacking(height));
         }
         let pipeline = &self.context.pipeline.name;
         for (height, lines) in self.logs {

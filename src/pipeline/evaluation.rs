@@ -89,6 +89,8 @@ pub(super) struct Evaluation {
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
     pub(super) cost: Cost,
+    /// Whether the transform was told that a view had failed.
+    pub(super) view_failed: bool,
 }
 
 impl Context {
@@ -131,16 +133,18 @@ impl Context {
             answers.begun.clear();
             cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |outcome| outcome.bytes + outcome.memory_bytes);
+            let view_failed = answers.views.values().any(Result::is_err);
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            Evaluation { at, result, answers, generation, cost }
+            Evaluation { at, result, answers, generation, cost, view_failed }
         };
         tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
             let result = Err(Failed::Other(Box::new(error)));
-            Evaluation { at, result, answers: Answers::default(), generation, cost: Cost::default() }
+            let (answers, cost) = (Answers::default(), Cost::default());
+            Evaluation { at, result, answers, generation, cost, view_failed: false }
         })
     }
 

@@ -4,20 +4,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
+use super::doubt::{Again, Doubt};
 use super::evaluation::Context;
 use super::habit::Habit;
+use super::parting::{self, Chains, Compared, LastLeft};
+use super::progress::Progress;
 use super::report::Reporter;
+use super::stall::{Lacking, Lacks, Pauses, Standing};
 use super::window::Window;
-use super::{Ended, Goal, Pipeline, PipelineError, Waited, Writer, wait};
+use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
 use crate::commit::Block;
 use crate::failure::{Backoff, Kind, chain};
-use crate::register::{Activity, Cause, committed_hash};
-use crate::reorg::{Comparison, ForkSearch, Question};
-use crate::source::{Reading, SourceError, Verdict};
+use crate::register::Cause;
+use crate::reorg::Parting;
+use crate::source::{Reading, SourceError};
 use crate::table::Tables;
 use crate::undo::Pruner;
 
@@ -28,6 +33,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How often the tip is looked at meanwhile.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
+/// What outlives a writer: the pauses between two of them, and the reorganisation that is accepted until it has come.
+pub(super) type Kept<'a> = (&'a mut Backoff, &'a mut Option<LastLeft>);
+
 pub(super) struct Follow<'a> {
     pipeline: Arc<Pipeline>,
     writer: Writer,
@@ -36,6 +44,8 @@ pub(super) struct Follow<'a> {
     stop: &'a CancellationToken,
     /// Begins anew with each success: a block committed, or nothing to do.
     backoff: &'a mut Backoff,
+    accepted: &'a mut Option<LastLeft>,
+    pauses: Pauses,
     cache: Arc<StateCache>,
     habit: Arc<Habit>,
     window: Window,
@@ -43,10 +53,9 @@ pub(super) struct Follow<'a> {
     progress: Progress,
     /// Where the source's tip was at the last look.
     last_tip: Option<Height>,
-    /// Since when the source has stood below the checkpoint.
-    behind_since: Option<Instant>,
-    /// The block at the source's tip that failed once.
-    doubted: Option<BlockRef>,
+    standing: Standing,
+    lacking: Lacking,
+    doubt: Doubt,
 }
 
 /// Where the source stands, seen from the checkpoint.
@@ -56,8 +65,10 @@ enum Look {
     AtTip,
     /// Its tip is lower, on the same branch.
     Behind,
-    /// It follows another branch from above this block on; `None` is before the first block.
-    Forked(Option<Height>),
+    /// It follows another branch.
+    Forked(Parting),
+    /// It has no hash for this block, which its tip lies above.
+    Lacking(Height),
     /// It moved while it was looked at.
     Moved(String),
 }
@@ -69,7 +80,7 @@ impl<'a> Follow<'a> {
         reporter: Reporter,
         goal: Goal,
         stop: &'a CancellationToken,
-        backoff: &'a mut Backoff,
+        (backoff, accepted): Kept<'a>,
     ) -> Follow<'a> {
         let pruner = Pruner::new(pipeline.db.clone(), pipeline.settings.retention);
         Follow {
@@ -79,18 +90,23 @@ impl<'a> Follow<'a> {
             goal,
             stop,
             backoff,
+            accepted,
+            pauses: Pauses::new(),
             cache: Arc::default(),
             habit: Arc::default(),
             window: Window::new(pipeline.settings.evaluate_ahead),
             pruner,
             progress: Progress::default(),
             last_tip: None,
-            behind_since: None,
-            doubted: None,
+            standing: Standing::default(),
+            lacking: Lacking::default(),
+            doubt: Doubt::default(),
         }
     }
 
     pub(super) async fn run(mut self) -> Result<Ended, PipelineError> {
+        let watch = self.reporter.clone().watch(self.pipeline.source.clone());
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch));
         loop {
             match self.turn().await {
                 Ok(Some(ended)) => return Ok(ended),
@@ -105,7 +121,7 @@ impl<'a> Follow<'a> {
 
     /// Looks once where the source stands, and does what follows from that.
     async fn turn(&mut self) -> Result<Option<Ended>, PipelineError> {
-        let poll_interval = self.pipeline.timing.poll_interval;
+        let Timing { poll_interval, wedge_timeout } = self.pipeline.timing;
         if self.stop.is_cancelled() {
             return Ok(Some(Ended::Stopped));
         }
@@ -119,7 +135,7 @@ impl<'a> Follow<'a> {
         };
         let Some(reading) = opened else {
             let reason = "the source has no block yet".to_owned();
-            self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+            self.reporter.waiting(reason, None, None).await?;
             wait(poll_interval, self.stop).await;
             return Ok(None);
         };
@@ -129,29 +145,35 @@ impl<'a> Follow<'a> {
             return Ok(None);
         }
         let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { return Ok(None) };
-        if !matches!(look, Look::Behind) {
-            self.behind_since = None;
-        }
         match look {
             Look::Ahead(to) => {
-                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                self.reporter.at_work(tip).await?;
                 self.catch_up(reading, to).await?;
             }
             Look::AtTip => {
                 self.backoff.reset();
-                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                self.pauses.reset();
+                self.lacking.over();
+                let wedged = self.standing.wedged(&reading, wedge_timeout);
+                match unless_stopped(self.stop, wedged).await?.flatten() {
+                    Some(reason) => self.reporter.waiting(reason, None, Some(tip)).await?,
+                    None => self.reporter.running(Some(tip)).await?,
+                }
                 if self.goal == Goal::Tip {
                     return Ok(Some(Ended::GoalReached));
                 }
                 wait(poll_interval, self.stop).await;
             }
             Look::Behind => {
-                if let Some(reason) = unless_stopped(self.stop, self.behind(&reading)).await? {
-                    self.reporter.say(Activity::Waiting, Some(reason), Some(tip)).await?;
+                let wedged = self.standing.wedged(&reading, wedge_timeout);
+                if let Some(wedged) = unless_stopped(self.stop, wedged).await? {
+                    let behind = || format!("the source is at height {tip}, behind what is committed");
+                    self.reporter.waiting(wedged.unwrap_or_else(behind), None, Some(tip)).await?;
                     wait(poll_interval, self.stop).await;
                 }
             }
-            Look::Forked(to) => self.roll_back(to).await?,
+            Look::Forked(parting) => self.roll_back(&parting).await?,
+            Look::Lacking(height) => self.lacks(height).await?,
             Look::Moved(how) => self.settle(&how).await?,
         }
         Ok(None)
@@ -178,11 +200,13 @@ impl<'a> Follow<'a> {
     async fn wait_for_source(&mut self, error: &SourceError) -> Result<(), PipelineError> {
         // It may hold what blocks wrote that are evaluated again.
         self.cache.clear();
-        let reason = chain(error);
-        let pause = self.backoff.next_pause();
-        let name = &self.pipeline.name;
-        tracing::warn!(pipeline = name, "{reason}; trying again in {} ms", pause.as_millis());
-        self.reporter.say(Activity::Waiting, Some(reason), None).await?;
+        let pause = self.pauses.after(error);
+        match error {
+            // Nothing new.
+            SourceError::Resting { .. } if self.reporter.is_waiting().await => {}
+            SourceError::Resting { cause, .. } => self.reporter.waiting(cause.clone(), None, None).await?,
+            error => self.reporter.waiting(chain(error), None, None).await?,
+        }
         wait(pause, self.stop).await;
         Ok(())
     }
@@ -211,61 +235,24 @@ impl<'a> Follow<'a> {
     }
 
     async fn look(&self, reading: &Reading) -> Result<Look, PipelineError> {
-        let tip = reading.tip();
-        let Some(at) = self.checkpoint() else {
-            let first = self.pipeline.settings.start_height;
-            return Ok(match self.highest(tip.height).filter(|highest| *highest >= first) {
-                Some(highest) => Look::Ahead(highest),
-                None => Look::AtTip,
-            });
+        let tip = reading.tip().height;
+        let chains = Chains {
+            db: &self.pipeline.db,
+            pipeline: self.writer.pipeline(),
+            checkpoint: self.writer.checkpoint(),
+            reading,
         };
-        let top = at.height.min(tip.height);
-        let Some(committed) = self.committed(top).await? else { return Ok(Look::Behind) };
-        match reading.hash(top).await? {
-            Some(hash) if hash == committed => {}
-            Some(_) => return self.find_fork(reading, top).await,
-            None => return Ok(Look::Moved(format!("the source has no hash for block {top} any more"))),
+        match chains.compare().await? {
+            Compared::Same => {}
+            Compared::Parted(parting) => return Ok(Look::Forked(parting)),
+            Compared::Lacking(height) => return Ok(Look::Lacking(height)),
+            Compared::Moved(how) => return Ok(Look::Moved(how)),
         }
-        Ok(match self.highest(tip.height) {
-            _ if tip.height < at.height => Look::Behind,
-            Some(highest) if highest > at.height => Look::Ahead(highest),
+        Ok(match self.highest(tip) {
+            _ if self.checkpoint().is_some_and(|at| tip < at.height) => Look::Behind,
+            Some(highest) if highest >= self.next(self.checkpoint()) => Look::Ahead(highest),
             _ => Look::AtTip,
         })
-    }
-
-    /// Finds the highest block that both branches contain, given that `top` is on ours alone.
-    async fn find_fork(&self, reading: &Reading, top: Height) -> Result<Look, PipelineError> {
-        let first = self.writer.pipeline().start_height;
-        let mut search = ForkSearch::new(top, self.writer.checkpoint().floor, first);
-        let fork = loop {
-            match search.next() {
-                Question::Compare(height) => {
-                    let (Some(committed), Some(hash)) =
-                        (self.committed(height).await?, reading.hash(height).await?)
-                    else {
-                        return Ok(Look::Moved(format!("block {height} is not there to compare any more")));
-                    };
-                    search.answer(if committed == hash { Comparison::Same } else { Comparison::Differs });
-                }
-                Question::Found(fork) => break fork,
-                // The writer refuses to go below its floor, and says what can be done.
-                Question::BelowFloor { floor } => break floor.previous(),
-            }
-        };
-        Ok(match reading.close().await? {
-            Verdict::Held { .. } => Look::Forked(fork),
-            Verdict::Moved(how) => Look::Moved(how),
-        })
-    }
-
-    async fn committed(&self, height: Height) -> Result<Option<crate::block::BlockHash>, PipelineError> {
-        match self.checkpoint() {
-            Some(at) if at.height == height => Ok(Some(at.hash)),
-            _ => {
-                let client = self.pipeline.db.client().await?;
-                Ok(committed_hash(&**client, self.writer.pipeline().id, height).await?)
-            }
-        }
     }
 
     /// Evaluates and commits up to `to`: while one batch is being committed the next is evaluated.
@@ -278,6 +265,10 @@ impl<'a> Follow<'a> {
         while let Some(evaluated) = ready {
             let Batch { tip, blocks, failed } = match evaluated {
                 Evaluated::Batch(batch) => batch,
+                Evaluated::Lacking(height) => {
+                    self.cache.clear();
+                    return self.lacks(height).await;
+                }
                 Evaluated::Moved(how) => {
                     self.cache.clear();
                     return self.settle(&how).await;
@@ -298,6 +289,11 @@ impl<'a> Follow<'a> {
             let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
             if committed? > 0 {
                 self.backoff.reset();
+                self.pauses.reset();
+                self.standing.over();
+                self.lacking.over();
+                self.doubt.over();
+                self.reporter.went_on(tip).await?;
             }
             if self.stop.is_cancelled() {
                 // Of the blocks before one that failed, some may be left to commit.
@@ -316,19 +312,30 @@ impl<'a> Follow<'a> {
     /// What fails at the source's tip is tried once more when the source has come to rest: should the tip's hash
     /// have been there before its state, the transform was shown a state that never was.
     async fn doubt(&mut self, failure: Failure) -> Result<(), PipelineError> {
-        if !failure.at_tip || self.doubted.replace(failure.at) == Some(failure.at) {
-            return Err(failure.error);
-        }
         let reason = failure.error.explained();
-        tracing::warn!(
-            pipeline = self.pipeline.name,
-            "{reason}; it is the source's tip, so it is tried once more"
-        );
-        self.settle("the block at the tip failed").await
+        match self.doubt.weigh(&failure, self.pipeline.settings.patience) {
+            Again::Never => Err(failure.error),
+            Again::After(pause) => {
+                self.reporter.waiting(reason, Some(failure.at.height), None).await?;
+                wait(pause, self.stop).await;
+                Ok(())
+            }
+            Again::AtRest => {
+                let name = &self.pipeline.name;
+                tracing::warn!(pipeline = name, "{reason}; it is the source's tip, so it is tried once more");
+                self.settle("the block at the tip failed").await
+            }
+        }
     }
 
-    async fn roll_back(&mut self, to: Option<Height>) -> Result<(), PipelineError> {
+    async fn roll_back(&mut self, parting: &Parting) -> Result<(), PipelineError> {
+        let (allowed, checkpoint) = (self.pipeline.settings.max_reorg_depth, self.writer.checkpoint());
+        parting::check_depth(parting, allowed, *self.accepted, self.writer.pipeline(), checkpoint)?;
+        let to = parting.last_common.map(|block| block.height);
         let done = self.writer.roll_back(to, Cause::Reorg).await?;
+        if parting.depth > allowed {
+            *self.accepted = None;
+        }
         // Now, and not before: nothing that was read meanwhile is to be kept.
         self.cache.clear();
         let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
@@ -342,19 +349,19 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
-    /// What to say of a source whose tip is below the checkpoint.
-    async fn behind(&mut self, reading: &Reading) -> Result<String, PipelineError> {
-        let tip = reading.tip().height;
-        let since = *self.behind_since.get_or_insert_with(Instant::now);
-        let waited = since.elapsed();
-        if waited >= self.pipeline.timing.wedge_timeout && reading.hash_above_tip(tip.next()).await?.is_some()
-        {
-            return Ok(format!(
-                "the source has stood at height {tip} for long, while it still has hashes above: it is probably \
-                 wedged after a reorganisation that it could not follow; restart it or index anew"
-            ));
+    /// A hash may be missing for a moment; for longer, it is said, and what to do.
+    async fn lacks(&mut self, height: Height) -> Result<(), PipelineError> {
+        let begun = self.checkpoint().is_some();
+        let weighed = self.lacking.weigh(&self.pipeline.source, height, begun);
+        match unless_stopped(self.stop, weighed).await? {
+            None | Some(Lacks::NoMore) => Ok(()),
+            Some(Lacks::Maybe) => self.settle(&format!("the source has no hash for block {height}")).await,
+            Some(Lacks::ForGood(reason)) => {
+                self.reporter.waiting(reason, Some(height), None).await?;
+                wait(SETTLE.max(self.pipeline.timing.poll_interval), self.stop).await;
+                Ok(())
+            }
         }
-        Ok(format!("the source is at height {tip}, behind what is committed"))
     }
 
     /// Lets the source come to rest: while it reorganises, its views answer wrongly. Ends when its tip has risen
@@ -443,33 +450,4 @@ async fn commit(
     });
     committed.await?;
     Ok(count)
-}
-
-/// One line a second at most, however fast blocks are committed.
-#[derive(Default)]
-struct Progress {
-    since: Option<Instant>,
-    blocks: u32,
-    changes: u64,
-}
-
-impl Progress {
-    fn committed(&mut self, pipeline: &str, at: BlockRef, changes: u64, tip: Height) {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        self.blocks += 1;
-        self.changes += changes;
-        let elapsed = since.elapsed();
-        let lag = tip.blocks_above(at.height);
-        if elapsed < Duration::from_secs(1) && lag > 0 {
-            return;
-        }
-        tracing::info!(
-            pipeline,
-            blocks = self.blocks,
-            changes = self.changes,
-            lag_blocks = lag,
-            "committed up to block {at}"
-        );
-        *self = Progress { since: Some(Instant::now()), ..Progress::default() };
-    }
 }

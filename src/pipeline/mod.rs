@@ -5,10 +5,14 @@
 
 mod batch;
 mod cache;
+mod doubt;
 mod evaluation;
 mod follow;
 mod habit;
+mod parting;
+mod progress;
 mod report;
+mod stall;
 mod window;
 mod writer;
 
@@ -22,6 +26,7 @@ use crate::config;
 use crate::db::{Db, DbError};
 use crate::failure::{Backoff, Kind, chain};
 use crate::register::{self, Activity, Held, RegisterError, Report, Role};
+use crate::reorg::Parting;
 use crate::runtime::{RuntimeError, Transform};
 use crate::schema::SchemaError;
 use crate::source::{Source, SourceError};
@@ -29,6 +34,7 @@ use crate::table::TableError;
 use crate::undo::UndoError;
 use report::Reporter;
 
+pub use parting::{Chains, Compared, LastLeft, check_depth, explain_lacking};
 pub use writer::Writer;
 
 /// How often a standby looks whether the pipeline's lock is free.
@@ -75,6 +81,17 @@ pub enum PipelineError {
         #[source]
         source: Box<PipelineError>,
     },
+    #[error(
+        "the source follows another chain than what is committed: {parting}, which is more than `max_reorg_depth` \
+         ({allowed}) allows"
+    )]
+    OtherChain { parting: Box<Parting>, allowed: u32, unreached: Option<Box<UndoError>> },
+    #[error("the source follows another chain than what is committed: {parting}")]
+    TooDeep {
+        parting: Box<Parting>,
+        #[source]
+        source: Box<UndoError>,
+    },
     #[error("the evaluation of block {height} was cut off")]
     CutOff { height: Height },
 }
@@ -91,6 +108,7 @@ impl PipelineError {
             PipelineError::Undo(error) => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
             PipelineError::Question { source, .. } => source.kind(),
+            PipelineError::OtherChain { .. } | PipelineError::TooDeep { .. } => Kind::Permanent,
             PipelineError::CutOff { .. } => Kind::Transient,
         }
     }
@@ -102,6 +120,10 @@ impl PipelineError {
             PipelineError::Schema(error) => error.advice(),
             PipelineError::Commit(error) | PipelineError::Block { source: error, .. } => error.advice(),
             PipelineError::Undo(error) => error.advice(),
+            PipelineError::TooDeep { source, .. } => source.advice(),
+            PipelineError::OtherChain { parting, unreached, .. } => {
+                Some(other_chain(parting, unreached.as_deref()))
+            }
             PipelineError::Question { source, .. } => source.advice(),
             PipelineError::Source(_)
             | PipelineError::Db(_)
@@ -120,6 +142,9 @@ impl PipelineError {
             | PipelineError::Block { height, .. }
             | PipelineError::Question { height, .. }
             | PipelineError::CutOff { height } => Some(*height),
+            PipelineError::OtherChain { parting, .. } | PipelineError::TooDeep { parting, .. } => {
+                Some(parting.height)
+            }
             PipelineError::Source(_)
             | PipelineError::Db(_)
             | PipelineError::Register(_)
@@ -135,6 +160,22 @@ impl PipelineError {
         match self.advice() {
             None => chain(self),
             Some(advice) => format!("{}; {advice}", chain(self)),
+        }
+    }
+}
+
+fn other_chain(parting: &Parting, unreached: Option<&UndoError>) -> String {
+    let wrong = "most likely `source.urls` names a server of another network or chain: correct it";
+    match unreached {
+        None => {
+            let to = parting.last_common.map_or("start".to_owned(), |block| block.height.to_string());
+            format!(
+                "{wrong}. If it is the right one, `debshrew run --accept-reorg {to}` follows it this once"
+            )
+        }
+        Some(error) => {
+            let advice = error.advice().unwrap_or_default();
+            format!("{wrong}. If it is the right one: {}; {advice}", chain(error))
         }
     }
 }
@@ -166,6 +207,8 @@ pub struct Pipeline {
     pub db: Db,
     pub source: Source,
     pub transform: Transform,
+    /// Followed once, however deep it is.
+    pub accept_reorg: Option<LastLeft>,
 }
 
 /// How long to wait for the source.
@@ -182,9 +225,10 @@ impl Pipeline {
     /// What may pass is tried again, with growing pauses, and said in the log and in `debshrew.pipelines`.
     pub async fn run(&self, goal: Goal, stop: &CancellationToken) -> Result<Ended, PipelineError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut accepted = self.accept_reorg;
         loop {
             let mut role = Role::Bystander;
-            let error = match self.write(goal, stop, &mut backoff, &mut role).await {
+            let error = match self.write(goal, stop, (&mut backoff, &mut accepted), &mut role).await {
                 Ok(ended) => {
                     self.say(role, Activity::Stopped, None).await;
                     return Ok(ended);
@@ -213,7 +257,7 @@ impl Pipeline {
         &self,
         goal: Goal,
         stop: &CancellationToken,
-        backoff: &mut Backoff,
+        kept: follow::Kept<'_>,
         role: &mut Role,
     ) -> Result<Ended, PipelineError> {
         let Some(mut writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
@@ -223,7 +267,7 @@ impl Pipeline {
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
         let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role);
-        follow::Follow::new(self, writer, reporter, goal, stop, backoff).run().await
+        follow::Follow::new(self, writer, reporter, goal, stop, kept).run().await
     }
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {

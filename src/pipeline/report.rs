@@ -1,46 +1,149 @@
-//! Says in the database what a pipeline is doing, when that changes and now and then.
+//! Says what a pipeline is doing, when that changes and now and then: in the database, and in the log once when it
+//! begins to wait and once when that is over.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
 
 use crate::block::Height;
 use crate::db::Db;
 use crate::register::{self, Activity, RegisterError, Registered, Report, Role};
+use crate::source::Source;
 
 /// The source's tip moves with every block of a backfill; that often it need not be said.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) struct Reporter {
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Reporter(Arc<Inner>);
+
+struct Inner {
     db: Db,
     pipeline: Registered,
     role: Role,
+    said: Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
     last: Option<(Activity, Option<String>)>,
     source_tip: Option<Height>,
-    at: Instant,
+    at: Option<Instant>,
+    waiting_since: Option<Instant>,
 }
 
 impl Reporter {
     pub(super) fn new(db: Db, pipeline: Registered, role: Role) -> Reporter {
-        Reporter { db, pipeline, role, last: None, source_tip: None, at: Instant::now() }
+        Reporter(Arc::new(Inner { db, pipeline, role, said: Mutex::default() }))
     }
 
-    pub(super) async fn say(
-        &mut self,
+    /// All is well.
+    pub(super) async fn running(&self, source_tip: Option<Height>) -> Result<(), RegisterError> {
+        let mut said = self.0.said.lock().await;
+        self.run(&mut said, source_tip).await
+    }
+
+    /// The same, where nothing better is known than that it was not waiting.
+    pub(super) async fn at_work(&self, source_tip: Height) -> Result<(), RegisterError> {
+        let mut said = self.0.said.lock().await;
+        if said.waiting_since.is_some() {
+            return Ok(());
+        }
+        self.run(&mut said, Some(source_tip)).await
+    }
+
+    /// What it was waiting for has come, if it was.
+    pub(super) async fn went_on(&self, source_tip: Height) -> Result<(), RegisterError> {
+        let mut said = self.0.said.lock().await;
+        if said.waiting_since.is_none() {
+            return Ok(());
+        }
+        self.run(&mut said, Some(source_tip)).await
+    }
+
+    pub(super) async fn is_waiting(&self) -> bool {
+        self.0.said.lock().await.waiting_since.is_some()
+    }
+
+    /// Something must change outside; the height is the block's that the reason is about.
+    pub(super) async fn waiting(
+        &self,
+        reason: String,
+        height: Option<Height>,
+        source_tip: Option<Height>,
+    ) -> Result<(), RegisterError> {
+        let mut said = self.0.said.lock().await;
+        self.wait(&mut said, reason, height, source_tip).await
+    }
+
+    /// Says while it waits for an answer that none comes. Never returns.
+    pub(super) async fn watch(self, source: Source) {
+        let mut told: Option<String> = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let mut said = self.0.said.lock().await;
+            // What cannot be said now is tried again a second later.
+            match (source.silent(), told.take()) {
+                (Some(silent), _) if said.waiting_since.is_none() => {
+                    let reason = silent.to_string();
+                    let _ = self.wait(&mut said, reason.clone(), None, None).await;
+                    told = Some(reason);
+                }
+                (Some(_), earlier) => told = earlier,
+                (None, Some(reason)) if said.last == Some((Activity::Waiting, Some(reason.clone()))) => {
+                    if self.run(&mut said, None).await.is_err() {
+                        told = Some(reason);
+                    }
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    async fn run(&self, said: &mut Said, source_tip: Option<Height>) -> Result<(), RegisterError> {
+        if let Some(since) = said.waiting_since.take() {
+            let (name, secs) = (&self.0.pipeline.name, since.elapsed().as_secs_f64());
+            tracing::warn!(pipeline = name, "going on after {secs:.1} s");
+        }
+        self.record(said, Activity::Running, None, None, source_tip).await
+    }
+
+    async fn wait(
+        &self,
+        said: &mut Said,
+        reason: String,
+        height: Option<Height>,
+        source_tip: Option<Height>,
+    ) -> Result<(), RegisterError> {
+        let name = &self.0.pipeline.name;
+        let is_new = said.last.as_ref().is_none_or(|(_, last)| last.as_ref() != Some(&reason));
+        if said.waiting_since.is_none() {
+            said.waiting_since = Some(Instant::now());
+            tracing::warn!(pipeline = name, "waiting: {reason}");
+        } else if is_new {
+            tracing::info!(pipeline = name, "still waiting: {reason}");
+        }
+        self.record(said, Activity::Waiting, Some(reason), height, source_tip).await
+    }
+
+    async fn record(
+        &self,
+        said: &mut Said,
         activity: Activity,
         reason: Option<String>,
+        reason_height: Option<Height>,
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
         let now = (activity, reason);
-        let same = self.last.as_ref() == Some(&now);
-        if same && (self.at.elapsed() < INTERVAL || self.source_tip == source_tip) {
+        let lately = said.at.is_some_and(|at| at.elapsed() < INTERVAL);
+        if said.last.as_ref() == Some(&now) && (lately || said.source_tip == source_tip) {
             return Ok(());
         }
-        if !same && let Some(reason) = &now.1 {
-            tracing::warn!(pipeline = self.pipeline.name, "waiting: {reason}");
-        }
-        let client = self.db.client().await?;
-        let report = Report { activity, reason: now.1.clone(), reason_height: None, source_tip };
-        register::report(&client, self.pipeline.id, self.role, &report).await?;
-        (self.last, self.source_tip, self.at) = (Some(now), source_tip, Instant::now());
+        let client = self.0.db.client().await?;
+        let report = Report { activity, reason: now.1.clone(), reason_height, source_tip };
+        register::report(&client, self.0.pipeline.id, self.0.role, &report).await?;
+        (said.last, said.source_tip, said.at) = (Some(now), source_tip, Some(Instant::now()));
         Ok(())
     }
 }

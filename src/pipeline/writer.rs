@@ -89,7 +89,7 @@ impl Writer {
 
     /// Whether the journal reaches back that far.
     pub fn check_reach(&self, to: Option<Height>) -> Result<(), PipelineError> {
-        Ok(undo::check_reach(&self.lease, to)?)
+        Ok(undo::check_reach(self.pipeline(), self.checkpoint(), to)?)
     }
 
     /// Lets the pruner take away images that nobody needs any more.

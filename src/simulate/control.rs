@@ -70,6 +70,10 @@ pub struct RuleChange {
     pub view_lag_ms: Option<u64>,
     /// A deeper reorganisation wedges the index.
     pub max_reorg_depth: Option<u32>,
+    /// Heights that have no hash, for good.
+    pub no_hash: Option<Vec<u32>>,
+    /// No height below this one has a hash, as on a server that was started there.
+    pub first_hash: Option<u32>,
 }
 
 /// How the index goes through a reorganisation.

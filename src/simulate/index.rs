@@ -56,6 +56,8 @@ pub(super) struct Rules {
     pub(super) timing: Timing,
     pub(super) index_delay: Duration,
     pub(super) max_reorg_depth: u32,
+    pub(super) no_hash: Vec<u32>,
+    pub(super) first_hash: u32,
 }
 
 impl Rules {
@@ -65,6 +67,15 @@ impl Rules {
         self.index_delay = change.index_delay_ms.map_or(self.index_delay, Duration::from_millis);
         self.timing.view_lag = change.view_lag_ms.map_or(self.timing.view_lag, Duration::from_millis);
         self.max_reorg_depth = change.max_reorg_depth.unwrap_or(self.max_reorg_depth);
+        if let Some(heights) = &change.no_hash {
+            self.no_hash.clone_from(heights);
+        }
+        self.first_hash = change.first_hash.unwrap_or(self.first_hash);
+    }
+
+    /// Whether the server tells the hash of a block that it has.
+    pub(super) fn tells_hash(&self, height: u32) -> bool {
+        height >= self.first_hash && !self.no_hash.contains(&height)
     }
 }
 

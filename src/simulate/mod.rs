@@ -154,6 +154,8 @@ impl Simulator {
             timing: options.timing,
             index_delay: options.index_delay,
             max_reorg_depth: options.max_reorg_depth,
+            no_hash: Vec::new(),
+            first_hash: 0,
         };
         let origin = options.origin;
         let stage = tokio::task::spawn_blocking(move || build(origin, rules))

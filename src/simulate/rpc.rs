@@ -8,7 +8,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::index::{Index, ViewAnswer};
+use super::index::{Index, Rules, ViewAnswer};
 
 /// A call that was read.
 pub(super) struct Call {
@@ -57,10 +57,10 @@ impl Call {
         }
     }
 
-    pub(super) fn answer(&self, index: &mut Index) -> Answer {
+    pub(super) fn answer(&self, index: &mut Index, rules: &Rules) -> Answer {
         match self.method.as_str() {
             "metashrew_height" => Answer::Text(index.height().unwrap_or(0).to_string()),
-            "metashrew_getblockhash" => self.block_hash(index),
+            "metashrew_getblockhash" => self.block_hash(index, rules),
             "metashrew_view" => self.view_answer(index).unwrap_or_else(Answer::Error),
             "metashrew_stateroot" => self.state_root(index).unwrap_or_else(Answer::Error),
             "metashrew_snapshot" => Answer::Text(snapshot(index)),
@@ -68,11 +68,11 @@ impl Call {
         }
     }
 
-    fn block_hash(&self, index: &Index) -> Answer {
+    fn block_hash(&self, index: &Index, rules: &Rules) -> Answer {
         let Some(height) = self.params.get(0) else { return Answer::Hangup };
         // What is no natural number is 0, and of large ones the low 32 bits count.
         let height = height.as_u64().unwrap_or(0) as u32;
-        match index.hash(height) {
+        match index.hash(height).filter(|_| rules.tells_hash(height)) {
             Some(hash) => Answer::Hex(Bytes::copy_from_slice(hash.as_bytes())),
             None => Answer::Error(format!("Storage error: Block hash not found for height {height}")),
         }

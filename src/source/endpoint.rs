@@ -11,8 +11,9 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::silence::Silence;
 use crate::config;
-use crate::failure::{Backoff, Kind};
+use crate::failure::{Backoff, Kind, chain};
 
 /// The server closes connections that were idle for 5 s; so they are given up before.
 const IDLE: Duration = Duration::from_secs(4);
@@ -39,6 +40,7 @@ struct Inner {
     max_response_bytes: usize,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
+    silence: Silence,
 }
 
 /// User and password.
@@ -48,6 +50,8 @@ struct Breaker {
     failures: u32,
     failed_at: Option<Instant>,
     resting_until: Option<Instant>,
+    /// What the last call failed of.
+    cause: String,
     pauses: Backoff,
 }
 
@@ -81,7 +85,9 @@ impl Endpoint {
             failures: 0,
             failed_at: None,
             resting_until: None,
-            pauses: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
+            cause: String::new(),
+            // Short, so that a server that is back is noticed soon, however long it was away.
+            pauses: Backoff::new(Duration::from_millis(500), Duration::from_secs(1)),
         };
         let login = login(config, &url);
         let probe = posting(&client, &url, &login).build();
@@ -96,6 +102,7 @@ impl Endpoint {
             max_response_bytes: config.max_response_bytes,
             slots: Semaphore::new(config.max_connections.max(1)),
             breaker: Mutex::new(breaker),
+            silence: Silence::default(),
         })))
     }
 
@@ -110,9 +117,16 @@ impl Endpoint {
         self.0.secrets.iter().fold(text.to_owned(), hide)
     }
 
-    /// How long this server is to be left alone; `None` when it may be asked.
-    pub(super) fn resting(&self) -> Option<Duration> {
-        self.breaker().resting_until?.checked_duration_since(Instant::now()).filter(|rest| !rest.is_zero())
+    /// How long this server is to be left alone, and why; `None` when it may be asked.
+    pub(super) fn resting(&self) -> Option<(Duration, String)> {
+        let breaker = self.breaker();
+        let rest = breaker.resting_until?.checked_duration_since(Instant::now())?;
+        (!rest.is_zero()).then(|| (rest, breaker.cause.clone()))
+    }
+
+    /// How long it has answered nothing while it was asked.
+    pub(super) fn silent_for(&self) -> Option<Duration> {
+        self.0.silence.lasts()
     }
 
     /// Whether a call has failed a short while ago, with all its retries; it may well be that the tip can be
@@ -141,9 +155,9 @@ impl Endpoint {
                     self.succeeded();
                     return Ok(value);
                 }
-                Err(error) if error.kind() == Kind::Permanent => return Err(error),
+                Err(error) if error.kind() == Kind::Permanent || error.is_refusal() => return Err(error),
                 Err(error) if tries == self.0.retries => {
-                    self.failed();
+                    self.failed(&error);
                     return Err(error);
                 }
                 Err(error) => {
@@ -158,6 +172,15 @@ impl Endpoint {
     async fn once(&self, call: &str, request: &str) -> Result<Vec<u8>, SourceError> {
         // Never closed.
         let _slot = self.0.slots.acquire().await;
+        let asking = self.0.silence.begin();
+        let answer = self.send(call, request).await;
+        let timed_out =
+            matches!(&answer, Err(SourceError::Unreachable { source, .. }) if source.is_timeout());
+        asking.end(timed_out);
+        answer
+    }
+
+    async fn send(&self, call: &str, request: &str) -> Result<Vec<u8>, SourceError> {
         let unreachable = |source: reqwest::Error| SourceError::Unreachable {
             call: call.to_owned(),
             url: self.0.shown.clone(),
@@ -195,9 +218,10 @@ impl Endpoint {
     }
 
     /// One try is let through after each rest; if it fails too, the next rest is longer.
-    fn failed(&self) {
+    fn failed(&self, error: &SourceError) {
         let mut breaker = self.breaker();
         breaker.failures += 1;
+        breaker.cause = chain(error);
         breaker.failed_at = Some(Instant::now());
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();

@@ -14,9 +14,11 @@
 mod endpoint;
 mod reading;
 mod rpc;
+mod silence;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::block::{BlockHash, BlockRef, Height};
 use crate::config;
@@ -53,8 +55,13 @@ pub enum SourceError {
     NoHashes { url: String, height: Height },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
-    #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
-    Resting { wait_ms: u128 },
+    #[error("{cause}; the next try is in {wait_ms} ms")]
+    Resting { cause: String, wait_ms: u128 },
+    #[error(
+        "{url} has not answered for {}: it may be overloaded or hang, or be something else than a metashrew server",
+        humantime::format_duration(SILENCE)
+    )]
+    Silent { url: String },
 }
 
 fn hint(status: u16) -> &'static str {
@@ -70,18 +77,34 @@ impl SourceError {
     pub fn kind(&self) -> Kind {
         match self {
             SourceError::Configuration(_) | SourceError::TooLarge { .. } => Kind::Permanent,
-            SourceError::Status { status: 400..=407 | 409..=428 | 430..=499, .. } => Kind::Permanent,
-            // A server that is being set up or restarted behind a proxy answers anything for a while.
+            // The request itself is too large.
+            SourceError::Status { status: 413 | 414 | 431, .. } => Kind::Permanent,
+            // A server that is being set up or restarted behind a proxy answers anything for a while, and a login
+            // that has run out may be renewed there.
             SourceError::Status { .. }
             | SourceError::Unexpected { .. }
             | SourceError::Refused { .. }
             | SourceError::NoHashes { .. }
             | SourceError::Unreachable { .. }
-            | SourceError::Resting { .. } => Kind::Transient,
+            | SourceError::Resting { .. }
+            | SourceError::Silent { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
         }
     }
+
+    /// Whether somebody must change something before it passes: to ask again at once is of no use.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            SourceError::Status { status, .. } => matches!(status, 400..=407 | 409..=428 | 430..=499),
+            SourceError::AllDown(last) => last.is_refusal(),
+            _ => false,
+        }
+    }
 }
+
+/// After so long without an answer a server is said to be silent. A tip's height and hash wait for a server's own
+/// rollback, which takes less.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// The servers that are followed. Cheap to clone.
 #[derive(Clone)]
@@ -114,21 +137,27 @@ impl Source {
         Ok(self.look().await?.map(|(endpoint, tip)| Reading::new(endpoint, tip)))
     }
 
+    /// A server that has answered nothing for long while it was asked.
+    pub fn silent(&self) -> Option<SourceError> {
+        self.endpoints.iter().find_map(silent)
+    }
+
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
         let mut failed = Vec::new();
         // Stable: in the configured order, but those that failed lately after those that did not.
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_key(|endpoint| endpoint.failed_lately());
         for endpoint in endpoints {
-            if let Some(rest) = endpoint.resting() {
-                failed.push(SourceError::Resting { wait_ms: rest.as_millis() });
+            if let Some((rest, cause)) = endpoint.resting() {
+                failed.push(SourceError::Resting { cause, wait_ms: rest.as_millis() });
                 continue;
             }
-            match tip(endpoint).await {
+            let is_news = !endpoint.failed_lately();
+            match tip_unless_silent(endpoint).await {
                 Ok(tip) => return Ok(tip.map(|tip| (endpoint.clone(), tip))),
                 Err(error) => {
                     endpoint.distrust();
-                    if self.endpoints.len() > 1 {
+                    if self.endpoints.len() > 1 && is_news {
                         tracing::warn!("{error}; trying the next source");
                     }
                     failed.push(error);
@@ -143,14 +172,36 @@ impl Source {
 fn all_failed(failed: Vec<SourceError>) -> SourceError {
     let several = failed.len() > 1;
     let hope = |error: &SourceError| match error {
-        SourceError::Resting { wait_ms } => (1, Reverse(*wait_ms)),
-        error => (if error.kind() == Kind::Transient { 2 } else { 0 }, Reverse(0)),
+        SourceError::Resting { wait_ms, .. } => (1, Reverse(*wait_ms)),
+        error if error.kind() == Kind::Permanent || error.is_refusal() => (0, Reverse(0)),
+        _ => (2, Reverse(0)),
     };
     match failed.into_iter().max_by_key(hope) {
         Some(error @ SourceError::Resting { .. }) => error,
         Some(error) if several => SourceError::AllDown(Box::new(error)),
         Some(error) => error,
         None => SourceError::Configuration("`source.urls` names no server".into()),
+    }
+}
+
+fn silent(endpoint: &Endpoint) -> Option<SourceError> {
+    let is_silent = endpoint.silent_for().is_some_and(|lasts| lasts >= SILENCE);
+    is_silent.then(|| SourceError::Silent { url: endpoint.shown().to_owned() })
+}
+
+/// The tip of a server that is not waited for longer than others are to wait for.
+async fn tip_unless_silent(endpoint: &Endpoint) -> Result<Option<BlockRef>, SourceError> {
+    let watched = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if let Some(error) = silent(endpoint) {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        tip = tip(endpoint) => tip,
+        error = watched => Err(error),
     }
 }
 
@@ -188,11 +239,11 @@ mod tests {
 
     #[test]
     fn as_long_as_one_server_may_come_back_it_is_waited_for() {
-        let resting = |wait_ms| SourceError::Resting { wait_ms };
-        assert_eq!(all_failed(vec![status(404)]).kind(), Kind::Permanent);
-        assert_eq!(all_failed(vec![status(404), status(401)]).kind(), Kind::Permanent);
-        assert_eq!(all_failed(vec![status(503), status(404)]).kind(), Kind::Transient);
-        assert_eq!(all_failed(vec![status(404), status(503)]).kind(), Kind::Transient);
+        let resting = |wait_ms| SourceError::Resting { cause: "refused".into(), wait_ms };
+        assert!(all_failed(vec![status(404)]).is_refusal());
+        assert!(all_failed(vec![status(404), status(401)]).is_refusal());
+        assert!(!all_failed(vec![status(503), status(404)]).is_refusal());
+        assert!(!all_failed(vec![status(404), status(503)]).is_refusal());
         let shown = all_failed(vec![resting(7), resting(5), resting(9), status(404)]).to_string();
         assert!(shown.contains("in 5 ms"), "{shown}");
     }

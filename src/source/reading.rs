@@ -68,6 +68,11 @@ impl Reading {
         Ok(found)
     }
 
+    /// This server cannot be followed for now: others are asked before it for a while.
+    pub fn distrust(&self) {
+        self.endpoint.distrust();
+    }
+
     /// What the server still holds above its tip: the trace of a reorganisation that it could not finish.
     pub async fn hash_above_tip(&self, height: Height) -> Result<Option<BlockHash>, SourceError> {
         hash(&self.endpoint, height).await

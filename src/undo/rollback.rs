@@ -18,9 +18,12 @@ use crate::register::{
 use crate::table::Tables;
 
 /// Whether the journal reaches back that far.
-pub fn check_reach(lease: &Lease, to: Option<Height>) -> Result<(), UndoError> {
-    let pipeline = lease.pipeline();
-    match lease.checkpoint().floor {
+pub fn check_reach(
+    pipeline: &Registered,
+    checkpoint: Checkpoint,
+    to: Option<Height>,
+) -> Result<(), UndoError> {
+    match checkpoint.floor {
         // `None` sorts below every height, as "before the first block" should.
         Some(floor) if to < Some(floor) => Err(UndoError::TooDeep {
             pipeline: pipeline.name.clone(),
@@ -40,7 +43,7 @@ pub async fn roll_back(
     to: Option<Height>,
     cause: Cause,
 ) -> Result<RolledBack, UndoError> {
-    check_reach(lease, to)?;
+    check_reach(lease.pipeline(), lease.checkpoint(), to)?;
     let from = lease.checkpoint().block.filter(|block| Some(block.height) > to);
     let Some(from) = from else { return Err(nothing_above(lease.pipeline(), to)) };
     refuse_lost(lease, tables).await?;

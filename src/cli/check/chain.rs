@@ -1,0 +1,88 @@
+//! Whether the source has the chain that is committed, and the block that comes next.
+
+use super::{Error, Findings};
+use crate::block::Height;
+use crate::config;
+use crate::db::Db;
+use crate::pipeline::{Chains, Compared, check_depth, explain_lacking};
+use crate::register::{self, Checkpoint, Registered};
+use crate::source::Reading;
+
+pub(super) async fn check(
+    db: &Db,
+    (name, settings): &(&str, &config::Pipeline),
+    reading: &Reading,
+    findings: &mut Findings,
+) {
+    let what = format!("chain of `{name}`");
+    if let Err(error) = compare(db, name, settings, reading, &what, findings).await {
+        findings.bad(&what, &error);
+    }
+}
+
+async fn compare(
+    db: &Db,
+    name: &str,
+    settings: &config::Pipeline,
+    reading: &Reading,
+    what: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let (registered, checkpoint) = committed(db, name).await?;
+    let tip = reading.tip().height;
+    if let (Some(pipeline), Some(at)) = (&registered, checkpoint.block) {
+        match (Chains { db, pipeline, checkpoint, reading }).compare().await? {
+            Compared::Same if tip < at.height => findings.note(format!(
+                "{what}: the source is at height {tip}, behind block {at}, which is committed; `run` waits for it"
+            )),
+            Compared::Same => findings.good(what, format!("block {at} is the source's as well")),
+            Compared::Lacking(height) => {
+                findings.say_bad(what, explain_lacking(reading, height, true).await?);
+                return Ok(());
+            }
+            Compared::Moved(how) => findings.note(format!("{what}: the source moves ({how}): check again")),
+            Compared::Parted(parting) => {
+                check_depth(&parting, settings.max_reorg_depth, None, pipeline, checkpoint)?;
+                let blocks = if parting.depth == 1 { "block" } else { "blocks" };
+                findings.note(format!(
+                    "{what}: the source has changed to another branch: {parting}: `run` will roll back {} {blocks}",
+                    parting.depth
+                ));
+            }
+        }
+    }
+    let next = checkpoint.block.map_or(settings.start_height, |block| block.height.next());
+    lacking(reading, next, checkpoint.block.is_some(), what, findings).await
+}
+
+async fn committed(db: &Db, name: &str) -> Result<(Option<Registered>, Checkpoint), Error> {
+    let client = db.client().await?;
+    let nothing = Checkpoint { block: None, floor: None };
+    Ok(match register::find(&**client, name).await? {
+        Some(found) => {
+            let checkpoint = register::checkpoint(&**client, found.id).await?;
+            (Some(found), checkpoint)
+        }
+        None => (None, nothing),
+    })
+}
+
+/// Whether the source has what comes next.
+async fn lacking(
+    reading: &Reading,
+    next: Height,
+    begun: bool,
+    what: &str,
+    findings: &mut Findings,
+) -> Result<(), Error> {
+    let lacks = async {
+        match next > reading.tip().height || reading.hash(next).await?.is_some() {
+            true => Ok(None),
+            false => explain_lacking(reading, next, begun).await.map(Some),
+        }
+    };
+    if let Some(reason) = lacks.await? {
+        findings.say_bad(what, reason);
+    }
+    Ok(())
+}
