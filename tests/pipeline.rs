@@ -241,7 +241,7 @@ async fn a_pipeline_whose_source_is_away_waits_and_is_not_called_stopped() {
     scene.source.control(Command::Clear {}).await.unwrap();
     scene.mine(1).await;
     scene.caught_up().await;
-    assert_eq!(scene.state().await, "running");
+    until("it is running", async || scene.state().await == "running").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
