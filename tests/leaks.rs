@@ -51,8 +51,10 @@ async fn forward(mut client: TcpStream, to: SocketAddr) -> Option<()> {
     let mut body = vec![0; length];
     client.read_exact(&mut body).await.ok()?;
     if head.contains("echo") {
+        let id = &serde_json::from_slice::<serde_json::Value>(&body).ok()?["id"];
+        let message = format!("cannot do {head}");
         let error =
-            serde_json::json!({"id": 1, "error": {"code": -32000, "message": format!("cannot do {head}")}});
+            serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": message}});
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{error}", error.to_string().len());
         return client.write_all(answer.as_bytes()).await.ok();
     }

@@ -33,4 +33,5 @@ mod simulate;
 mod support;
 mod terminal;
 mod tls;
+mod trust;
 mod zoo;

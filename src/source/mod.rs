@@ -45,6 +45,11 @@ pub enum SourceError {
     TooLarge { call: String, url: String, allowed: usize },
     #[error("{call}: {url} answered what is not expected: `{got}`; expected {expected}")]
     Unexpected { call: String, url: String, got: String, expected: &'static str },
+    #[error(
+        "{call}: {url} answered another call, not the one with id {id}: `{got}`; what stands between debshrew and \
+         metashrew must hand each answer to its own request, see docs/trust.md"
+    )]
+    OtherCall { call: String, url: String, got: String, id: u32 },
     #[error("{call}: {url} failed: {message}")]
     Refused { call: String, url: String, message: String },
     #[error(
@@ -74,6 +79,7 @@ impl SourceError {
             // A server that is being set up or restarted behind a proxy answers anything for a while.
             SourceError::Status { .. }
             | SourceError::Unexpected { .. }
+            | SourceError::OtherCall { .. }
             | SourceError::Refused { .. }
             | SourceError::NoHashes { .. }
             | SourceError::Unreachable { .. }
