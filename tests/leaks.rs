@@ -51,7 +51,10 @@ async fn forward(mut client: TcpStream, to: SocketAddr) -> Option<()> {
     let mut body = vec![0; length];
     client.read_exact(&mut body).await.ok()?;
     if head.contains("echo") {
-        let id = &serde_json::from_slice::<serde_json::Value>(&body).ok()?["id"];
+        let mut id = serde_json::from_slice::<serde_json::Value>(&body).ok()?["id"].take();
+        if head.contains("echo-other") {
+            id = serde_json::Value::from(head.as_str());
+        }
         let message = format!("cannot do {head}");
         let error =
             serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": message}});
@@ -134,6 +137,7 @@ async fn no_command_shows_a_secret_whether_it_works_or_not() {
         ("source refused", fine.as_str(), source(refused, "http", "").as_str(), false),
         ("source without TLS", &fine, &source(gateway, "https", ""), false),
         ("source repeats the request", &fine, &source(gateway, "http", "/echo"), false),
+        ("source answers another call", &fine, &source(gateway, "http", "/echo-other"), false),
         ("wrong password", "-dsn'", "-other'", false),
         ("database refused", &dsn, &format!("postgres://u:{MARK}@127.0.0.1:1/d"), false),
         (

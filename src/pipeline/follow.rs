@@ -134,12 +134,14 @@ impl<'a> Follow<'a> {
         }
         match look {
             Look::Ahead(to) => {
-                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                let notice = self.pipeline.source.notice();
+                self.reporter.say(Activity::Running, notice, Some(tip)).await?;
                 self.catch_up(reading, to).await?;
             }
             Look::AtTip => {
                 self.backoff.reset();
-                self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                let notice = self.pipeline.source.notice();
+                self.reporter.say(Activity::Running, notice, Some(tip)).await?;
                 if self.goal == Goal::Tip {
                     return Ok(Some(Ended::GoalReached));
                 }
@@ -147,6 +149,7 @@ impl<'a> Follow<'a> {
             }
             Look::Behind => {
                 if let Some(reason) = unless_stopped(self.stop, self.behind(&reading)).await? {
+                    let reason = self.pipeline.source.notice().unwrap_or(reason);
                     self.reporter.say(Activity::Waiting, Some(reason), Some(tip)).await?;
                     wait(poll_interval, self.stop).await;
                 }

@@ -34,7 +34,10 @@ impl Reporter {
         if same && (self.at.elapsed() < INTERVAL || self.source_tip == source_tip) {
             return Ok(());
         }
-        if !same && let Some(reason) = &now.1 {
+        if !same
+            && activity == Activity::Waiting
+            && let Some(reason) = &now.1
+        {
             tracing::warn!(pipeline = self.pipeline.name, "waiting: {reason}");
         }
         let client = self.db.client().await?;

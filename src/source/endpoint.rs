@@ -11,6 +11,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::doubt::Doubt;
 use crate::config;
 use crate::failure::{Backoff, Kind};
 
@@ -41,6 +42,7 @@ struct Inner {
     max_response_bytes: usize,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
+    doubt: Doubt,
 }
 
 /// User and password.
@@ -125,6 +127,7 @@ impl Endpoint {
             max_response_bytes: config.max_response_bytes,
             slots: Semaphore::new(config.max_connections.max(1)),
             breaker: Mutex::new(breaker),
+            doubt: Doubt::default(),
         })))
     }
 
@@ -137,6 +140,11 @@ impl Endpoint {
     pub(super) fn without_secrets(&self, text: &str) -> String {
         let hide = |text: String, secret: &config::Secret| text.replace(secret.reveal(), "…");
         self.0.secrets.iter().fold(text.to_owned(), hide)
+    }
+
+    /// Whether it is one server at all.
+    pub(super) fn doubt(&self) -> &Doubt {
+        &self.0.doubt
     }
 
     /// How long this server is to be left alone; `None` when it may be asked.

@@ -3,14 +3,16 @@
 //! During a reorganisation a metashrew server answers wrongly and says nothing of it: hashes above the fork stay
 //! those of the old branch for a while, views pinned to a height answer empty or fail, even below the fork. So
 //! nothing counts by itself. What counts is a [`Reading`]: it notes the tip and its hash first, remembers every
-//! hash that it gives out, and asks for all of them again in the end ([`Reading::close`]). Only if the tip has
-//! not fallen and no hash has changed were the answers in between those of one chain. (Height and hash calls
+//! hash that it gives out, and asks for all of them again in the end ([`Reading::close`]). Only if the tip was never
+//! seen to fall and no hash has changed were the answers in between those of one chain. (Height and hash calls
 //! wait for the server's rollback and views do not; a rollback always moves the height. That is why the two
 //! looks enclose whatever may have happened.) One reading may enclose many blocks.
 //!
 //! Never called: `metashrew_preview`, which writes into the live index; `"latest"`, which follows a counter of
 //! its own; batches, which the server does not know.
 
+mod careful;
+mod doubt;
 mod endpoint;
 mod reading;
 mod rpc;
@@ -56,6 +58,11 @@ pub enum SourceError {
         "{url} says that its tip is at height {height}, and has no hash for it or for the blocks below it"
     )]
     NoHashes { url: String, height: Height },
+    #[error(
+        "{url} says now that its tip is at height {height}, and now that it is lower or another block: several servers \
+         seem to be behind one address; name each in `source.urls` instead, see docs/trust.md"
+    )]
+    Unsteady { url: String, height: Height },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
@@ -82,6 +89,7 @@ impl SourceError {
             | SourceError::OtherCall { .. }
             | SourceError::Refused { .. }
             | SourceError::NoHashes { .. }
+            | SourceError::Unsteady { .. }
             | SourceError::Unreachable { .. }
             | SourceError::Resting { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
@@ -120,6 +128,11 @@ impl Source {
         Ok(self.look().await?.map(|(endpoint, tip)| Reading::new(endpoint, tip)))
     }
 
+    /// What to say of a source that answers, if its answers do not fit one server.
+    pub fn notice(&self) -> Option<String> {
+        self.endpoints.iter().find_map(|endpoint| endpoint.doubt().notice(endpoint.shown()))
+    }
+
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
         let mut failed = Vec::new();
         // Stable: in the configured order, but those that failed lately after those that did not.
@@ -130,7 +143,7 @@ impl Source {
                 failed.push(SourceError::Resting { wait_ms: rest.as_millis() });
                 continue;
             }
-            match tip(endpoint).await {
+            match careful::tip(endpoint).await {
                 Ok(tip) => return Ok(tip.map(|tip| (endpoint.clone(), tip))),
                 Err(error) => {
                     endpoint.distrust();

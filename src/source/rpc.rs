@@ -74,7 +74,8 @@ pub(super) async fn block_hash(
             Ok(hash) => Ok(Some(hash)),
             Err(_) => Err(call.unexpected(&text, "`0x` and 64 hex digits")),
         },
-        Err(message) if message.contains("not found") => Ok(None),
+        // A gateway may not know the method.
+        Err(message) if message.contains("not found") && !message.contains("Method") => Ok(None),
         Err(message) => Err(call.refused(message)),
     }
 }
