@@ -51,8 +51,13 @@ async fn forward(mut client: TcpStream, to: SocketAddr) -> Option<()> {
     let mut body = vec![0; length];
     client.read_exact(&mut body).await.ok()?;
     if head.contains("echo") {
+        let mut id = serde_json::from_slice::<serde_json::Value>(&body).ok()?["id"].take();
+        if head.contains("echo-other") {
+            id = serde_json::Value::from(head.as_str());
+        }
+        let message = format!("cannot do {head}");
         let error =
-            serde_json::json!({"id": 1, "error": {"code": -32000, "message": format!("cannot do {head}")}});
+            serde_json::json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": message}});
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{error}", error.to_string().len());
         return client.write_all(answer.as_bytes()).await.ok();
     }
@@ -132,6 +137,7 @@ async fn no_command_shows_a_secret_whether_it_works_or_not() {
         ("source refused", fine.as_str(), source(refused, "http", "").as_str(), false),
         ("source without TLS", &fine, &source(gateway, "https", ""), false),
         ("source repeats the request", &fine, &source(gateway, "http", "/echo"), false),
+        ("source answers another call", &fine, &source(gateway, "http", "/echo-other"), false),
         ("wrong password", "-dsn'", "-other'", false),
         ("database refused", &dsn, &format!("postgres://u:{MARK}@127.0.0.1:1/d"), false),
         (

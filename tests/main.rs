@@ -35,4 +35,5 @@ mod simulate;
 mod support;
 mod terminal;
 mod tls;
+mod trust;
 mod zoo;

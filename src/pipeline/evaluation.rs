@@ -67,7 +67,7 @@ type Begun = (Duration, Result<view::Answer, SourceError>);
 
 async fn begin(reading: Arc<Reading>, question: Question, height: Height) -> Begun {
     let asked = Instant::now();
-    let answer = reading.view_unwatched(&question, height).await;
+    let answer = reading.view(&question, height).await;
     (asked.elapsed(), answer)
 }
 
@@ -247,17 +247,12 @@ impl Context {
         question: &Question,
         cost: &mut Cost,
     ) -> Result<(), PipelineError> {
-        if let Some(begun) = answers.begun.remove(question) {
-            // What has come was asked for beside a view that was watched.
-            let begun = match begun.is_finished() {
-                true => begun.await,
-                false => self.reading.watched(async { Ok(begun.await) }).await?,
-            };
-            if let Ok((took, Ok(Ok(answer)))) = begun {
-                cost.source.answered(took);
-                answers.views.insert(question.clone(), Ok(answer));
-                return Ok(());
-            }
+        if let Some(begun) = answers.begun.remove(question)
+            && let Ok((took, Ok(Ok(answer)))) = begun.await
+        {
+            cost.source.answered(took);
+            answers.views.insert(question.clone(), Ok(answer));
+            return Ok(());
         }
         for other in self.habit.beside(question) {
             if !answers.views.contains_key(&other) && !answers.begun.contains_key(&other) {

@@ -147,7 +147,7 @@ impl<'a> Follow<'a> {
         let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { return Ok(None) };
         match look {
             Look::Ahead(to) => {
-                self.reporter.at_work(tip).await?;
+                self.reporter.at_work(self.pipeline.source.notice(), tip).await?;
                 self.catch_up(reading, to).await?;
             }
             Look::AtTip => {
@@ -157,7 +157,7 @@ impl<'a> Follow<'a> {
                 let wedged = self.standing.wedged(&reading, wedge_timeout);
                 match unless_stopped(self.stop, wedged).await?.flatten() {
                     Some(reason) => self.reporter.waiting(reason, None, Some(tip)).await?,
-                    None => self.reporter.running(Some(tip)).await?,
+                    None => self.reporter.running(self.pipeline.source.notice(), Some(tip)).await?,
                 }
                 if self.goal == Goal::Tip {
                     return Ok(Some(Ended::GoalReached));
@@ -168,7 +168,8 @@ impl<'a> Follow<'a> {
                 let wedged = self.standing.wedged(&reading, wedge_timeout);
                 if let Some(wedged) = unless_stopped(self.stop, wedged).await? {
                     let behind = || format!("the source is at height {tip}, behind what is committed");
-                    self.reporter.waiting(wedged.unwrap_or_else(behind), None, Some(tip)).await?;
+                    let reason = self.pipeline.source.notice().or(wedged).unwrap_or_else(behind);
+                    self.reporter.waiting(reason, None, Some(tip)).await?;
                     wait(poll_interval, self.stop).await;
                 }
             }

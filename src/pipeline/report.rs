@@ -38,19 +38,27 @@ impl Reporter {
         Reporter(Arc::new(Inner { db, pipeline, role, said: Mutex::default() }))
     }
 
-    /// All is well.
-    pub(super) async fn running(&self, source_tip: Option<Height>) -> Result<(), RegisterError> {
+    /// It goes on; there may be something to say of the source all the same.
+    pub(super) async fn running(
+        &self,
+        notice: Option<String>,
+        source_tip: Option<Height>,
+    ) -> Result<(), RegisterError> {
         let mut said = self.0.said.lock().await;
-        self.run(&mut said, source_tip).await
+        self.run(&mut said, notice, source_tip).await
     }
 
     /// The same, where nothing better is known than that it was not waiting.
-    pub(super) async fn at_work(&self, source_tip: Height) -> Result<(), RegisterError> {
+    pub(super) async fn at_work(
+        &self,
+        notice: Option<String>,
+        source_tip: Height,
+    ) -> Result<(), RegisterError> {
         let mut said = self.0.said.lock().await;
         if said.waiting_since.is_some() {
             return Ok(());
         }
-        self.run(&mut said, Some(source_tip)).await
+        self.run(&mut said, notice, Some(source_tip)).await
     }
 
     /// What it was waiting for has come, if it was.
@@ -59,7 +67,7 @@ impl Reporter {
         if said.waiting_since.is_none() {
             return Ok(());
         }
-        self.run(&mut said, Some(source_tip)).await
+        self.run(&mut said, None, Some(source_tip)).await
     }
 
     pub(super) async fn is_waiting(&self) -> bool {
@@ -92,7 +100,7 @@ impl Reporter {
                 }
                 (Some(_), earlier) => told = earlier,
                 (None, Some(reason)) if said.last == Some((Activity::Waiting, Some(reason.clone()))) => {
-                    if self.run(&mut said, None).await.is_err() {
+                    if self.run(&mut said, None, None).await.is_err() {
                         told = Some(reason);
                     }
                 }
@@ -101,12 +109,17 @@ impl Reporter {
         }
     }
 
-    async fn run(&self, said: &mut Said, source_tip: Option<Height>) -> Result<(), RegisterError> {
+    async fn run(
+        &self,
+        said: &mut Said,
+        notice: Option<String>,
+        source_tip: Option<Height>,
+    ) -> Result<(), RegisterError> {
         if let Some(since) = said.waiting_since.take() {
             let (name, secs) = (&self.0.pipeline.name, since.elapsed().as_secs_f64());
             tracing::warn!(pipeline = name, "going on after {secs:.1} s");
         }
-        self.record(said, Activity::Running, None, None, source_tip).await
+        self.record(said, Activity::Running, notice, None, source_tip).await
     }
 
     async fn wait(

@@ -163,6 +163,16 @@ pub enum Fault {
     Result { value: serde_json::Value },
     /// A JSON-RPC error.
     Error { message: String },
+    /// The right answer, with another call's id.
+    OtherCall,
+    /// The right answer, as the only one of a batch.
+    Batch,
+    /// The right answer, without `jsonrpc` and `id`.
+    Bare,
+    /// The tip's height as a JSON number, as hosted gateways answer it; to other calls the right answer.
+    NumericHeight,
+    /// The tip's height, lower by so many; to other calls the right answer.
+    Lower { by: u32 },
 }
 
 /// How the stand-in is doing.

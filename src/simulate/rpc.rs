@@ -8,6 +8,7 @@ use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
 use serde_json::Value;
 
+use super::control::Fault;
 use super::index::{Index, Rules, ViewAnswer};
 
 /// A call that was read.
@@ -148,6 +149,34 @@ impl Answer {
             Answer::Text(text) => Some(result(id, &Value::from(text.as_str()))),
             Answer::Error(message) => Some(error(id, message)),
             Answer::Hangup => None,
+        }
+    }
+}
+
+impl Answer {
+    /// The JSON-RPC answer as a fault leaves it.
+    pub(super) fn altered(&self, id: &str, fault: &Fault) -> Option<Vec<u8>> {
+        let height = |answer: &Answer| match answer {
+            Answer::Text(text) => text.parse::<u32>().ok(),
+            _ => None,
+        };
+        match (fault, height(self)) {
+            (Fault::OtherCall, _) => self.json(r#""another""#),
+            (Fault::Batch, _) => {
+                let json = self.json(id)?;
+                Some([b"[", json.as_slice(), b"]"].concat())
+            }
+            (Fault::Bare, _) => {
+                let mut json: Value = serde_json::from_slice(&self.json(id)?).ok()?;
+                let members = json.as_object_mut()?;
+                members.retain(|name, _| !matches!(name.as_str(), "id" | "jsonrpc"));
+                Some(json.to_string().into_bytes())
+            }
+            (Fault::NumericHeight, Some(height)) => Some(result(id, &Value::from(height))),
+            (Fault::Lower { by }, Some(height)) => {
+                Some(result(id, &Value::from(height.saturating_sub(*by).to_string())))
+            }
+            _ => self.json(id),
         }
     }
 }

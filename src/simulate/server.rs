@@ -156,6 +156,10 @@ async fn wrong(stage: &Stage, call: &Call, fault: Fault) -> Result<Response<Body
         Fault::WrongShape => Ok(answer(br#"{"height":5,"blocks":[]}"#.to_vec())),
         Fault::Result { value } => Ok(answer(rpc::result(&call.id, &value))),
         Fault::Error { message } => Ok(answer(rpc::error(&call.id, &message))),
+        Fault::OtherCall | Fault::Batch | Fault::Bare | Fault::NumericHeight | Fault::Lower { .. } => {
+            let json = stage.answer(call).await.altered(&call.id, &fault).ok_or(Broken)?;
+            Ok(answer(json))
+        }
     }
 }
 

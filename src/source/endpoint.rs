@@ -11,6 +11,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::doubt::Doubt;
 use super::silence::Silence;
 use crate::config;
 use crate::failure::{Backoff, Kind, chain};
@@ -29,7 +30,9 @@ const FAILURES_BEFORE_REST: u32 = 3;
 pub(super) struct Endpoint(Arc<Inner>);
 
 struct Inner {
-    client: Client,
+    /// Replaced when one of its connections has brought what is no answer to the call: none of them is used again.
+    client: Mutex<Client>,
+    dial: Dial,
     url: Url,
     /// What may be shown of it.
     shown: String,
@@ -41,6 +44,7 @@ struct Inner {
     slots: Semaphore,
     breaker: Mutex<Breaker>,
     silence: Silence,
+    doubt: Doubt,
 }
 
 /// User and password.
@@ -55,6 +59,48 @@ struct Breaker {
     pauses: Backoff,
 }
 
+/// What makes a client.
+struct Dial {
+    tls: rustls::ClientConfig,
+    headers: HeaderMap,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+    max_connections: usize,
+}
+
+impl Dial {
+    fn new(config: &config::Source) -> Result<Dial, SourceError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_platform_verifier())
+            .map_err(|error| SourceError::Configuration(format!("cannot set up TLS: {error}")))?
+            .with_no_client_auth();
+        Ok(Dial {
+            tls,
+            headers: headers(config)?,
+            connect_timeout: config.connect_timeout,
+            request_timeout: config.request_timeout,
+            max_connections: config.max_connections,
+        })
+    }
+
+    fn client(&self) -> Result<Client, SourceError> {
+        Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .user_agent(concat!("debshrew/", env!("CARGO_PKG_VERSION")))
+            .default_headers(self.headers.clone())
+            .connect_timeout(self.connect_timeout)
+            .timeout(self.request_timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(self.max_connections)
+            .tcp_nodelay(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| SourceError::Configuration(format!("cannot make an HTTP client: {error}")))
+    }
+}
+
 impl Endpoint {
     pub(super) fn new(url: &str, config: &config::Source) -> Result<Endpoint, SourceError> {
         let shown = config::shown_url(url);
@@ -63,24 +109,8 @@ impl Endpoint {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong(format!("`{shown}` must begin with `http://` or `https://`")));
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_platform_verifier())
-            .map_err(|error| wrong(format!("cannot set up TLS: {error}")))?
-            .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!("debshrew/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers(config)?)
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(config.max_connections)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| wrong(format!("cannot make an HTTP client: {error}")))?;
+        let dial = Dial::new(config)?;
+        let client = dial.client()?;
         let breaker = Breaker {
             failures: 0,
             failed_at: None,
@@ -93,7 +123,8 @@ impl Endpoint {
         let probe = posting(&client, &url, &login).build();
         let sent = probe.ok().and_then(|probe| probe.headers().get(AUTHORIZATION).cloned());
         Ok(Endpoint(Arc::new(Inner {
-            client,
+            client: Mutex::new(client),
+            dial,
             shown,
             secrets: secrets(config, &url, sent.as_ref()),
             login,
@@ -103,6 +134,7 @@ impl Endpoint {
             slots: Semaphore::new(config.max_connections.max(1)),
             breaker: Mutex::new(breaker),
             silence: Silence::default(),
+            doubt: Doubt::default(),
         })))
     }
 
@@ -129,27 +161,37 @@ impl Endpoint {
         self.0.silence.lasts()
     }
 
+    /// Whether it is one server at all.
+    pub(super) fn doubt(&self) -> &Doubt {
+        &self.0.doubt
+    }
+
     /// Whether a call has failed a short while ago, with all its retries; it may well be that the tip can be
     /// asked for and the views cannot.
     pub(super) fn failed_lately(&self) -> bool {
         self.breaker().failed_at.is_some_and(|at| at.elapsed() < DISTRUST)
     }
 
-    /// Sends a request and reads its answer; tries again what may pass. All calls only read, so a call whose
-    /// answer was lost may be repeated.
+    /// Sends a request and reads its answer; tries again what may pass, with another id. All calls only read, so a
+    /// call whose answer was lost may be repeated.
     pub(super) async fn ask<T>(
         &self,
         call: &str,
-        request: &str,
-        read: impl Fn(&[u8]) -> Result<T, SourceError>,
+        next_id: impl Fn() -> u32,
+        request: impl Fn(u32) -> String,
+        read: impl Fn(u32, &[u8]) -> Result<T, SourceError>,
     ) -> Result<T, SourceError> {
         let mut pauses = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let mut tries = 0;
         loop {
-            let answer = match self.once(call, request).await {
-                Ok(body) => read(&body),
+            let id = next_id();
+            let answer = match self.once(call, request(id)).await {
+                Ok(body) => read(id, &body),
                 Err(error) => Err(error),
             };
+            if let Err(SourceError::OtherCall { .. } | SourceError::Unexpected { .. }) = &answer {
+                self.hang_up();
+            }
             match answer {
                 Ok(value) => {
                     self.succeeded();
@@ -169,7 +211,7 @@ impl Endpoint {
         }
     }
 
-    async fn once(&self, call: &str, request: &str) -> Result<Vec<u8>, SourceError> {
+    async fn once(&self, call: &str, request: String) -> Result<Vec<u8>, SourceError> {
         // Never closed.
         let _slot = self.0.slots.acquire().await;
         let asking = self.0.silence.begin();
@@ -180,13 +222,13 @@ impl Endpoint {
         answer
     }
 
-    async fn send(&self, call: &str, request: &str) -> Result<Vec<u8>, SourceError> {
+    async fn send(&self, call: &str, request: String) -> Result<Vec<u8>, SourceError> {
         let unreachable = |source: reqwest::Error| SourceError::Unreachable {
             call: call.to_owned(),
             url: self.0.shown.clone(),
             source: source.without_url(),
         };
-        let post = posting(&self.0.client, &self.0.url, &self.0.login).body(request.to_owned());
+        let post = posting(&self.client(), &self.0.url, &self.0.login).body(request);
         let mut response = post.send().await.map_err(unreachable)?;
         let status = response.status();
         if !status.is_success() {
@@ -208,6 +250,18 @@ impl Endpoint {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
+    }
+
+    fn client(&self) -> Client {
+        self.0.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives up all connections: what one of them brings next may be the answer to a call before. (One on which
+    /// a call has timed out is closed by itself, since its answer was not read.)
+    fn hang_up(&self) {
+        if let Ok(client) = self.0.dial.client() {
+            *self.0.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        }
     }
 
     fn succeeded(&self) {
@@ -349,7 +403,7 @@ mod tests {
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             String::from_utf8(head).unwrap().to_lowercase()
         };
-        let (head, answer) = tokio::join!(serve, endpoint.ask("c", "", |_| Ok(())));
+        let (head, answer) = tokio::join!(serve, endpoint.ask("c", || 1, |_| String::new(), |_, _| Ok(())));
         answer.unwrap();
         head
     }

@@ -3,14 +3,16 @@
 //! During a reorganisation a metashrew server answers wrongly and says nothing of it: hashes above the fork stay
 //! those of the old branch for a while, views pinned to a height answer empty or fail, even below the fork. So
 //! nothing counts by itself. What counts is a [`Reading`]: it notes the tip and its hash first, remembers every
-//! hash that it gives out, and asks for all of them again in the end ([`Reading::close`]). Only if the tip has
-//! not fallen and no hash has changed were the answers in between those of one chain. (Height and hash calls
+//! hash that it gives out, and asks for all of them again in the end ([`Reading::close`]). Only if the tip was never
+//! seen to fall and no hash has changed were the answers in between those of one chain. (Height and hash calls
 //! wait for the server's rollback and views do not; a rollback always moves the height. That is why the two
 //! looks enclose whatever may have happened.) One reading may enclose many blocks.
 //!
 //! Never called: `metashrew_preview`, which writes into the live index; `"latest"`, which follows a counter of
 //! its own; batches, which the server does not know.
 
+mod careful;
+mod doubt;
 mod endpoint;
 mod reading;
 mod rpc;
@@ -47,12 +49,22 @@ pub enum SourceError {
     TooLarge { call: String, url: String, allowed: usize },
     #[error("{call}: {url} answered what is not expected: `{got}`; expected {expected}")]
     Unexpected { call: String, url: String, got: String, expected: &'static str },
+    #[error(
+        "{call}: {url} answered another call, not the one with id {id}: `{got}`; what stands between debshrew and \
+         metashrew must hand each answer to its own request, see docs/trust.md"
+    )]
+    OtherCall { call: String, url: String, got: String, id: u32 },
     #[error("{call}: {url} failed: {message}")]
     Refused { call: String, url: String, message: String },
     #[error(
         "{url} says that its tip is at height {height}, and has no hash for it or for the blocks below it"
     )]
     NoHashes { url: String, height: Height },
+    #[error(
+        "{url} says now that its tip is at height {height}, and now that it is lower or another block: several servers \
+         seem to be behind one address; name each in `source.urls` instead, see docs/trust.md"
+    )]
+    Unsteady { url: String, height: Height },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("{cause}; the next try is in {wait_ms} ms")]
@@ -83,8 +95,10 @@ impl SourceError {
             // that has run out may be renewed there.
             SourceError::Status { .. }
             | SourceError::Unexpected { .. }
+            | SourceError::OtherCall { .. }
             | SourceError::Refused { .. }
             | SourceError::NoHashes { .. }
+            | SourceError::Unsteady { .. }
             | SourceError::Unreachable { .. }
             | SourceError::Resting { .. }
             | SourceError::Silent { .. } => Kind::Transient,
@@ -140,6 +154,11 @@ impl Source {
     /// A server that has answered nothing for long while it was asked.
     pub fn silent(&self) -> Option<SourceError> {
         self.endpoints.iter().find_map(silent)
+    }
+
+    /// What to say of a source that answers, if its answers do not fit one server.
+    pub fn notice(&self) -> Option<String> {
+        self.endpoints.iter().find_map(|endpoint| endpoint.doubt().notice(endpoint.shown()))
     }
 
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
@@ -200,7 +219,7 @@ async fn tip_unless_silent(endpoint: &Endpoint) -> Result<Option<BlockRef>, Sour
         }
     };
     tokio::select! {
-        tip = tip(endpoint) => tip,
+        tip = careful::tip(endpoint) => tip,
         error = watched => Err(error),
     }
 }

@@ -1,22 +1,25 @@
 //! Questions to one server that count only if it stood on one chain all the while.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::endpoint::Endpoint;
-use super::rpc;
-use super::{SourceError, hash};
+use super::{SourceError, careful, hash, rpc};
 use crate::block::{BlockHash, BlockRef, Height};
 use crate::view::{Answer, Question};
 
 /// How many hashes are asked for again at once.
 const AT_ONCE: usize = 64;
 
-/// How much time may pass between two looks at the tip while views are asked for.
+/// How much time may pass between two looks at the tip's height while views are asked for.
 const GLANCE: Duration = Duration::from_millis(20);
+
+/// The same for its hash. A branch that is left for another stays for longer, however soon it comes back.
+const COMPARISON: Duration = Duration::from_millis(100);
 
 /// A reading that has begun. Shared by whoever evaluates inside it.
 pub struct Reading {
@@ -31,6 +34,9 @@ struct Seen {
     /// The highest tip so far.
     highest: BlockRef,
     looked_at: Instant,
+    compared_at: Instant,
+    /// How the server has moved, if a look has told.
+    moved: Option<String>,
 }
 
 /// Whether what was answered inside a reading counts.
@@ -45,7 +51,9 @@ pub enum Verdict {
 impl Reading {
     pub(super) fn new(endpoint: Endpoint, tip: BlockRef) -> Reading {
         let given = BTreeMap::from([(tip.height, tip.hash)]);
-        Reading { endpoint, tip, seen: Mutex::new(Seen { given, highest: tip, looked_at: Instant::now() }) }
+        let now = Instant::now();
+        let seen = Seen { given, highest: tip, looked_at: now, compared_at: now, moved: None };
+        Reading { endpoint, tip, seen: Mutex::new(seen) }
     }
 
     /// The tip when the reading began.
@@ -79,41 +87,63 @@ impl Reading {
     }
 
     /// A view's answer at a height up to the tip's. The inner error is what the view itself said; like an empty
-    /// answer it means nothing unless the reading holds.
+    /// answer it means nothing unless the reading holds. The tip is looked at as long as this takes, unless another view's
+    /// look is as good.
     pub async fn view(&self, question: &Question, height: Height) -> Result<Answer, SourceError> {
-        self.watched(self.view_unwatched(question, height)).await
+        let mut answer = pin!(rpc::view(&self.endpoint, question, height));
+        loop {
+            let due = self.seen().looked_at + GLANCE;
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+            // Beside it, so that a slow source is not twice as slow. While the server rolls back, looking waits.
+            let mut look = pin!(self.glance());
+            tokio::select! {
+                biased;
+                looked = &mut look => looked?,
+                answer = &mut answer => return look.await.and(answer),
+            }
+        }
     }
 
-    /// The same without a look at the tip: for a view that is asked for at the same time as another, whose look is as
-    /// good for both. What is waited for longer is to be [`Reading::watched`].
-    pub async fn view_unwatched(&self, question: &Question, height: Height) -> Result<Answer, SourceError> {
-        rpc::view(&self.endpoint, question, height).await
-    }
-
-    /// Waits for an answer, and looks at the tip meanwhile if it has not been looked at of late.
-    pub async fn watched<T>(
-        &self,
-        answer: impl Future<Output = Result<T, SourceError>>,
-    ) -> Result<T, SourceError> {
-        // Beside it, so that a slow source is not twice as slow. While the server rolls back, looking waits.
-        let (looked, answer) = tokio::join!(self.glance(), answer);
-        looked.and(answer)
-    }
-
-    /// Notes now and then how high the tip has risen. A rise above the tip of the beginning, and a fall back to it
-    /// or to above it, would leave no trace in the end, and yet views were wrong while it fell.
+    /// Notes how the tip moves. A rise above the tip of the beginning, and a fall back to it or to above it, would
+    /// leave no trace in the end, nor would a fall from which it has risen on the same blocks; and yet views were wrong
+    /// meanwhile. A rise and a fall between two looks stay unseen, which is why they are so near one another.
     async fn glance(&self) -> Result<(), SourceError> {
-        let highest = {
+        let now = Instant::now();
+        let (highest, compares) = {
             let mut seen = self.seen();
-            if seen.looked_at.elapsed() < GLANCE {
+            if now < seen.looked_at + GLANCE {
                 return Ok(());
             }
-            seen.looked_at = Instant::now();
-            seen.highest.height
+            seen.looked_at = now;
+            let compares = now >= seen.compared_at + COMPARISON;
+            if compares {
+                seen.compared_at = now;
+            }
+            // Others may look at the same time: what has fallen lies below what was seen before the question.
+            (seen.highest, compares)
         };
-        if rpc::height(&self.endpoint).await? > highest
+        let compared = async {
+            match compares {
+                true => hash(&self.endpoint, highest.height).await,
+                false => Ok(Some(highest.hash)),
+            }
+        };
+        let (height, compared) = tokio::try_join!(rpc::height(&self.endpoint), compared)?;
+        if height < highest.height {
+            self.moved(self.fell(highest, height));
+        } else if compared != Some(highest.hash) {
+            self.moved(self.changed(highest, compared));
+        } else if height > highest.height
             && let Some(tip) = super::tip(&self.endpoint).await?
         {
+            if tip.height < highest.height {
+                self.moved(self.fell(highest, tip.height));
+                return Ok(());
+            }
             let mut seen = self.seen();
             if tip.height > seen.highest.height {
                 seen.highest = tip;
@@ -122,30 +152,68 @@ impl Reading {
         Ok(())
     }
 
-    /// Looks again at the tip and at every hash that was given out.
+    /// Looks again at the tip and at every hash that was given out, now that the last view has come.
     pub async fn close(&self) -> Result<Verdict, SourceError> {
-        let height = rpc::height(&self.endpoint).await?;
-        let (mut given, highest) = {
+        let (given, highest, moved) = {
             let seen = self.seen();
-            (seen.given.clone(), seen.highest)
+            (seen.given.clone(), seen.highest, seen.moved.clone())
+        };
+        if let Some(how) = moved {
+            return Ok(Verdict::Moved(how));
+        }
+        let height = match self.endpoint.doubt().is_suspected() {
+            true => careful::lowest(&self.endpoint, highest).await?,
+            false => rpc::height(&self.endpoint).await?,
         };
         if height < highest.height {
-            return Ok(Verdict::Moved(format!("the tip fell from height {} to {height}", highest.height)));
+            return Ok(Verdict::Moved(self.fell(highest, height)));
         }
+        // Of one server the second look tells nothing more; of several, another one may answer it.
+        let (again, differing) =
+            tokio::try_join!(rpc::height(&self.endpoint), self.differing(given, highest))?;
+        if again < highest.height {
+            return Ok(Verdict::Moved(self.fell(highest, again)));
+        }
+        Ok(match differing.first() {
+            None => Verdict::Held { tip: height },
+            Some((before, now)) => Verdict::Moved(self.changed(*before, *now)),
+        })
+    }
+
+    /// The blocks that were given out and are others now.
+    async fn differing(
+        &self,
+        mut given: BTreeMap<Height, BlockHash>,
+        highest: BlockRef,
+    ) -> Result<Vec<(BlockRef, Option<BlockHash>)>, SourceError> {
         given.insert(highest.height, highest.hash);
-        let moved: Vec<Height> = stream::iter(given)
+        stream::iter(given)
             .map(|(height, before)| async move {
                 let now = hash(&self.endpoint, height).await?;
-                Ok::<_, SourceError>((height, now == Some(before)))
+                Ok::<_, SourceError>((BlockRef { height, hash: before }, now))
             })
             .buffer_unordered(AT_ONCE)
-            .try_filter_map(|(height, same)| async move { Ok((!same).then_some(height)) })
+            .try_filter(|(before, now)| std::future::ready(*now != Some(before.hash)))
             .try_collect()
-            .await?;
-        Ok(match moved.first() {
-            None => Verdict::Held { tip: height },
-            Some(height) => Verdict::Moved(format!("the hash of block {height} changed")),
-        })
+            .await
+    }
+
+    fn moved(&self, how: String) {
+        self.seen().moved.get_or_insert(how);
+    }
+
+    /// In words.
+    fn fell(&self, from: BlockRef, to: Height) -> String {
+        self.endpoint.doubt().fell(from, to);
+        format!("the tip fell from height {} to {to}", from.height)
+    }
+
+    /// In words. A server keeps the hashes above its tip: one that has none there has never had that block.
+    fn changed(&self, before: BlockRef, now: Option<BlockHash>) -> String {
+        if now.is_none() {
+            self.endpoint.doubt().fell(before, before.height.saturating_sub(1));
+        }
+        format!("the hash of block {} changed", before.height)
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

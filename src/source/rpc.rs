@@ -2,7 +2,14 @@
 //!
 //! Source: transcripts of a real server, `rockshrew-mono` 9.0.1-rc.2. Heights are sent as JSON numbers (a
 //! string is silently taken as 0) and never left out (that means the latest); the tip's height comes as a
-//! decimal string; an application's errors come as HTTP 200 with code -32000.
+//! decimal string, and from hosted gateways as a number; an application's errors come as HTTP 200 with code -32000.
+//!
+//! An answer counts only for the call whose id it has. What stands in between (a proxy, a gateway) may mix answers
+//! up, and a connection may bring one late.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -15,6 +22,10 @@ use crate::view::{Answer, Question, ViewFailure};
 
 #[derive(Deserialize)]
 struct Response<'a> {
+    #[serde(default)]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
     #[serde(default)]
@@ -26,17 +37,29 @@ struct ErrorObject {
     message: String,
 }
 
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TipHeight {
+    Text(String),
+    Number(serde_json::Number),
+}
+
 /// A call's result, or the error that the application answered.
 type Answered<T> = Result<T, String>;
 
+const HEIGHT: &str = "a height below 2^31, as a decimal string or a number";
+
 pub(super) async fn height(endpoint: &Endpoint) -> Result<Height, SourceError> {
     let call = Call { endpoint, name: "metashrew_height".into() };
-    let text: String = call
-        .make("metashrew_height", json!([]), "a height as a string")
-        .await?
-        .map_err(|message| call.refused(message))?;
-    let height = text.parse().ok().and_then(Height::new);
-    height.ok_or_else(|| call.unexpected(&text, "a height below 2^31 as a decimal string"))
+    let answered = call.make("metashrew_height", json!([]), HEIGHT).await?;
+    let text = match answered.map_err(|message| call.refused(message))? {
+        TipHeight::Text(text) => text,
+        TipHeight::Number(number) => number.to_string(),
+    };
+    // More than digits, as in `+5`, is no height that a server was seen to answer.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let height = text.parse().ok().filter(|_| digits).and_then(Height::new);
+    height.ok_or_else(|| call.unexpected(&text, HEIGHT))
 }
 
 /// `None` when the server has no block at that height.
@@ -51,7 +74,8 @@ pub(super) async fn block_hash(
             Ok(hash) => Ok(Some(hash)),
             Err(_) => Err(call.unexpected(&text, "`0x` and 64 hex digits")),
         },
-        Err(message) if message.contains("not found") => Ok(None),
+        // A gateway may not know the method.
+        Err(message) if message.contains("not found") && !message.contains("Method") => Ok(None),
         Err(message) => Err(call.refused(message)),
     }
 }
@@ -86,18 +110,40 @@ impl Call<'_> {
         params: serde_json::Value,
         expected: &'static str,
     ) -> Result<Answered<T>, SourceError> {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        self.endpoint
-            .ask(&self.name, &request, |body| {
-                let wrong = || self.unexpected(&String::from_utf8_lossy(body), expected);
-                let response: Response<'_> = serde_json::from_slice(body).map_err(|_| wrong())?;
-                match (response.result, response.error) {
-                    (_, Some(error)) => Ok(Err(error.message)),
-                    (Some(result), None) => serde_json::from_str(result.get()).map(Ok).map_err(|_| wrong()),
-                    (None, None) => Err(wrong()),
-                }
-            })
-            .await
+        let params = params.to_string();
+        // Each try has an id of its own, so that one does not take the late answer of another.
+        let request =
+            |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        let read = |id, body: &[u8]| self.read(id, body, expected);
+        self.endpoint.ask(&self.name, next_id, request, read).await
+    }
+
+    fn read<T: for<'de> Deserialize<'de>>(
+        &self,
+        id: u32,
+        body: &[u8],
+        expected: &'static str,
+    ) -> Result<Answered<T>, SourceError> {
+        let wrong = || self.unexpected(&String::from_utf8_lossy(body), expected);
+        // An array would be read as well, member by member.
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(wrong());
+        }
+        let response: Response<'_> = serde_json::from_slice(body).map_err(|_| wrong())?;
+        let is = |member: Option<&RawValue>, text: &str| member.is_some_and(|member| member.get() == text);
+        if !is(response.jsonrpc, r#""2.0""#) || !is(response.id, &id.to_string()) {
+            return Err(SourceError::OtherCall {
+                call: self.name.clone(),
+                url: self.endpoint.shown().to_owned(),
+                got: excerpt(&self.endpoint.without_secrets(&String::from_utf8_lossy(body))),
+                id,
+            });
+        }
+        match (response.result, response.error) {
+            (_, Some(error)) => Ok(Err(error.message)),
+            (Some(result), None) => serde_json::from_str(result.get()).map(Ok).map_err(|_| wrong()),
+            (None, None) => Err(wrong()),
+        }
     }
 
     fn refused(&self, message: String) -> SourceError {
@@ -120,4 +166,12 @@ impl Call<'_> {
 
 fn excerpt(text: &str) -> String {
     text.chars().take(200).collect()
+}
+
+/// Unlike that of any other call under way in this process, and most likely in others: they may share a gateway. As
+/// small as the smallest integers that a server may take.
+fn next_id() -> u32 {
+    static NEXT: LazyLock<AtomicU32> =
+        LazyLock::new(|| AtomicU32::new(RandomState::new().hash_one(std::process::id()) as u32));
+    NEXT.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 1)
 }

@@ -45,6 +45,15 @@ async fn answers_are_wrong_in_the_way_and_as_often_as_was_asked() {
     assert_eq!(answer, (200, r#"{"id":7,"jsonrpc":"2.0","result":{"a":[1,null]}}"#.into()));
     let answer = wrong(&simulator, Fault::Error { message: "say \"no\"".into() }).await.unwrap();
     assert_eq!(answer.1, r#"{"error":{"code":-32000,"message":"say \"no\""},"id":7,"jsonrpc":"2.0"}"#);
+    for (fault, expected) in [
+        (Fault::OtherCall, r#"{"id":"another","jsonrpc":"2.0","result":"100"}"#),
+        (Fault::Batch, r#"[{"id":7,"jsonrpc":"2.0","result":"100"}]"#),
+        (Fault::Bare, r#"{"result":"100"}"#),
+        (Fault::NumericHeight, r#"{"id":7,"jsonrpc":"2.0","result":100}"#),
+        (Fault::Lower { by: 3 }, r#"{"id":7,"jsonrpc":"2.0","result":"97"}"#),
+    ] {
+        assert_eq!(wrong(&simulator, fault).await.unwrap(), (200, expected.into()));
+    }
     let began = std::time::Instant::now();
     let answer = wrong(&simulator, Fault::Slow { ms: 80 }).await.unwrap();
     assert_eq!(answer, (200, r#"{"id":7,"jsonrpc":"2.0","result":"100"}"#.into()));
