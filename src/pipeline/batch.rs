@@ -133,7 +133,7 @@ impl<'a> Building<'a> {
 
     /// Takes the next block's result.
     fn add(&mut self, evaluation: Evaluation) -> Result<(), PipelineError> {
-        let at = evaluation.at;
+        let (at, state_root) = (evaluation.at, evaluation.state_root);
         let error = match evaluation.result {
             Ok(outcome) => {
                 self.logs.push((at.height, outcome.log));
@@ -143,7 +143,7 @@ impl<'a> Building<'a> {
                     Ok(changes) => {
                         let (journaling, durability) =
                             (self.journaling(at.height), self.durability(at.height));
-                        self.batch.blocks.push(Block { at, changes, journaling, durability });
+                        self.batch.blocks.push(Block { at, changes, journaling, durability, state_root });
                         return Ok(());
                     }
                     Err(source) => PipelineError::Changes { height: at.height, source },

@@ -16,7 +16,7 @@ use super::cache::{Found, StateCache};
 use super::habit::{Asked, Habit};
 use super::window::Cost;
 use super::{Pipeline, PipelineError};
-use crate::block::{BlockRef, Height};
+use crate::block::{BlockRef, Height, StateRoot};
 use crate::failure::Kind;
 use crate::runtime::{Answer, LogLine, Output, Request, RuntimeError, Step};
 use crate::source::{Reading, SourceError};
@@ -85,6 +85,8 @@ impl Answers {
 pub(super) struct Evaluation {
     pub(super) at: BlockRef,
     pub(super) result: Result<Outcome, Failed>,
+    /// What the source said of its state there, where it keeps roots.
+    pub(super) state_root: Option<StateRoot>,
     answers: Answers,
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
@@ -109,7 +111,12 @@ impl Context {
         let asked = Instant::now();
         let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
         let took = asked.elapsed();
-        let mut evaluation = self.run(BlockRef { height, hash }, Answers::default()).await;
+        // Beside it, so that nothing waits for the root.
+        let (mut evaluation, state_root) = tokio::join!(
+            self.run(BlockRef { height, hash }, Answers::default()),
+            self.reading.state_root(height)
+        );
+        evaluation.state_root = state_root?;
         if evaluation.result.is_ok() {
             self.habit.learn(height, std::mem::take(&mut evaluation.answers.asked));
         }
@@ -135,12 +142,13 @@ impl Context {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            Evaluation { at, result, answers, generation, cost }
+            Evaluation { at, result, state_root: None, answers, generation, cost }
         };
         tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
             let result = Err(Failed::Other(Box::new(error)));
-            Evaluation { at, result, answers: Answers::default(), generation, cost: Cost::default() }
+            let (answers, cost) = (Answers::default(), Cost::default());
+            Evaluation { at, result, state_root: None, answers, generation, cost }
         })
     }
 
@@ -292,6 +300,6 @@ impl Evaluation {
     /// The same block once more, from the state as it is now.
     pub(super) async fn again(self, context: &Context) -> Evaluation {
         let answers = Answers { views: self.answers.views, ..Answers::default() };
-        context.run(self.at, answers).await
+        Evaluation { state_root: self.state_root, ..context.run(self.at, answers).await }
     }
 }

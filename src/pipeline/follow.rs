@@ -10,6 +10,7 @@ use super::cache::StateCache;
 use super::evaluation::Context;
 use super::habit::Habit;
 use super::report::Reporter;
+use super::states::States;
 use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
@@ -47,6 +48,7 @@ pub(super) struct Follow<'a> {
     behind_since: Option<Instant>,
     /// The block at the source's tip that failed once.
     doubted: Option<BlockRef>,
+    states: States,
 }
 
 /// Where the source stands, seen from the checkpoint.
@@ -87,6 +89,7 @@ impl<'a> Follow<'a> {
             last_tip: None,
             behind_since: None,
             doubted: None,
+            states: States::default(),
         }
     }
 
@@ -132,6 +135,10 @@ impl<'a> Follow<'a> {
         if !matches!(look, Look::Behind) {
             self.behind_since = None;
         }
+        if let Some(how) = self.compare_states(&look, &reading).await? {
+            self.settle(&how).await?;
+            return Ok(None);
+        }
         match look {
             Look::Ahead(to) => {
                 self.reporter.say(Activity::Running, None, Some(tip)).await?;
@@ -157,6 +164,19 @@ impl<'a> Follow<'a> {
         Ok(None)
     }
 
+    /// Compares the source's states with those that were recorded, where it is on the branch that is committed.
+    async fn compare_states(
+        &mut self,
+        look: &Look,
+        reading: &Reading,
+    ) -> Result<Option<String>, PipelineError> {
+        if matches!(look, Look::Forked(_) | Look::Moved(_)) {
+            return Ok(None);
+        }
+        let compared = self.states.compare(&self.pipeline, &self.writer, reading);
+        Ok(unless_stopped(self.stop, compared).await?.flatten())
+    }
+
     /// Whether what the source says now may be the beginning of something. Right after its tip fell, views answer
     /// wrongly that a reading alone cannot tell, even below the fork; so at the first look, and after a fall, time
     /// is given for another.
@@ -178,6 +198,8 @@ impl<'a> Follow<'a> {
     async fn wait_for_source(&mut self, error: &SourceError) -> Result<(), PipelineError> {
         // It may hold what blocks wrote that are evaluated again.
         self.cache.clear();
+        // What comes back may be another server behind the same address.
+        self.states.forget();
         let reason = chain(error);
         let pause = self.backoff.next_pause();
         let name = &self.pipeline.name;
@@ -331,6 +353,7 @@ impl<'a> Follow<'a> {
         let done = self.writer.roll_back(to, Cause::Reorg).await?;
         // Now, and not before: nothing that was read meanwhile is to be kept.
         self.cache.clear();
+        self.states.forget();
         let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
         tracing::warn!(
             pipeline = self.pipeline.name,
@@ -361,6 +384,7 @@ impl<'a> Follow<'a> {
     /// above the lowest that it was seen at, or stood there for a while.
     async fn settle(&mut self, how: &str) -> Result<(), PipelineError> {
         tracing::debug!(pipeline = self.pipeline.name, "waiting for the source to come to rest: {how}");
+        self.states.forget();
         let mut lowest: Option<Height> = None;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {

@@ -9,6 +9,7 @@ mod evaluation;
 mod follow;
 mod habit;
 mod report;
+mod states;
 mod window;
 mod writer;
 
@@ -29,6 +30,7 @@ use crate::table::TableError;
 use crate::undo::UndoError;
 use report::Reporter;
 
+pub use states::OtherState;
 pub use writer::Writer;
 
 /// How often a standby looks whether the pipeline's lock is free.
@@ -75,6 +77,8 @@ pub enum PipelineError {
         #[source]
         source: Box<PipelineError>,
     },
+    #[error(transparent)]
+    OtherState(#[from] Box<OtherState>),
     #[error("the evaluation of block {height} was cut off")]
     CutOff { height: Height },
 }
@@ -91,6 +95,7 @@ impl PipelineError {
             PipelineError::Undo(error) => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
             PipelineError::Question { source, .. } => source.kind(),
+            PipelineError::OtherState(_) => Kind::Permanent,
             PipelineError::CutOff { .. } => Kind::Transient,
         }
     }
@@ -103,6 +108,7 @@ impl PipelineError {
             PipelineError::Commit(error) | PipelineError::Block { source: error, .. } => error.advice(),
             PipelineError::Undo(error) => error.advice(),
             PipelineError::Question { source, .. } => source.advice(),
+            PipelineError::OtherState(_) => Some(states::ADVICE.to_owned()),
             PipelineError::Source(_)
             | PipelineError::Db(_)
             | PipelineError::Table(_)
@@ -120,6 +126,7 @@ impl PipelineError {
             | PipelineError::Block { height, .. }
             | PipelineError::Question { height, .. }
             | PipelineError::CutOff { height } => Some(*height),
+            PipelineError::OtherState(other) => Some(other.block.height),
             PipelineError::Source(_)
             | PipelineError::Db(_)
             | PipelineError::Register(_)

@@ -154,6 +154,9 @@ impl Simulator {
             timing: options.timing,
             index_delay: options.index_delay,
             max_reorg_depth: options.max_reorg_depth,
+            state_roots: true,
+            other_program: false,
+            broken_rollback: false,
         };
         let origin = options.origin;
         let stage = tokio::task::spawn_blocking(move || build(origin, rules))

@@ -4,11 +4,10 @@
 
 use std::num::ParseIntError;
 
-use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::index::{Index, ViewAnswer};
+use super::index::{Index, Rules, ViewAnswer};
 
 /// A call that was read.
 pub(super) struct Call {
@@ -57,12 +56,14 @@ impl Call {
         }
     }
 
-    pub(super) fn answer(&self, index: &mut Index) -> Answer {
+    pub(super) fn answer(&self, index: &mut Index, rules: &Rules) -> Answer {
         match self.method.as_str() {
             "metashrew_height" => Answer::Text(index.height().unwrap_or(0).to_string()),
             "metashrew_getblockhash" => self.block_hash(index),
-            "metashrew_view" => self.view_answer(index).unwrap_or_else(Answer::Error),
-            "metashrew_stateroot" => self.state_root(index).unwrap_or_else(Answer::Error),
+            "metashrew_view" => self.view_answer(index, rules).unwrap_or_else(Answer::Error),
+            "metashrew_stateroot" if rules.state_roots => {
+                self.state_root(index, rules).unwrap_or_else(Answer::Error)
+            }
             "metashrew_snapshot" => Answer::Text(snapshot(index)),
             _ => Answer::Error("Generic error: Method not found".into()),
         }
@@ -78,7 +79,7 @@ impl Call {
         }
     }
 
-    fn view_answer(&self, index: &mut Index) -> Result<Answer, String> {
+    fn view_answer(&self, index: &mut Index, rules: &Rules) -> Result<Answer, String> {
         let (Some(name), Some(input)) = (self.params.get(0), self.params.get(1)) else {
             return Ok(Answer::Hangup);
         };
@@ -91,20 +92,17 @@ impl Call {
         // The views do not look at their input.
         hex::decode(input.as_str().unwrap_or_default().trim_start_matches("0x"))
             .map_err(|error| format!("Serialization error: Invalid hex input: {error}"))?;
-        match index.view(name, height) {
+        match index.view(name, height, rules) {
             ViewAnswer::Bytes(bytes) => Ok(Answer::Hex(bytes)),
             ViewAnswer::Unknown => Err(view_failure(&format!("Failed to get view function '{name}'"))),
             ViewAnswer::Failed => Err(view_failure(&format!("Failed to execute view function '{name}'"))),
         }
     }
 
-    fn state_root(&self, index: &Index) -> Result<Answer, String> {
+    fn state_root(&self, index: &Index, rules: &Rules) -> Result<Answer, String> {
         let Some(pinned) = self.params.get(0) else { return Ok(Answer::Hangup) };
         let height = pinned.as_str().map(height).transpose()?.flatten();
-        let root = index.state_at(height).map_or([0; 32], |hash| {
-            sha256::Hash::hash(&[b"state", &hash.as_bytes()[..]].concat()).to_byte_array()
-        });
-        Ok(Answer::Hex(Bytes::copy_from_slice(&root)))
+        Ok(Answer::Hex(Bytes::copy_from_slice(&index.state_root(height, rules))))
     }
 }
 

@@ -147,12 +147,12 @@ impl Stage {
         loop {
             turned.borrow_and_update();
             let (answer, walk) = {
-                let mut world = self.world();
+                let world = &mut *self.world();
                 if call.waits() && world.index.locked() {
                     (None, 0)
                 } else {
                     let walk = call.walk(&world.index);
-                    (Some(call.answer(&mut world.index)), walk)
+                    (Some(call.answer(&mut world.index, &world.rules)), walk)
                 }
             };
             if walk > 0 {

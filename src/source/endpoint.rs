@@ -1,6 +1,7 @@
 //! One server: connections, authentication, time and size limits, retries, and rest after repeated failure.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,7 @@ struct Inner {
     max_response_bytes: usize,
     slots: Semaphore,
     breaker: Mutex<Breaker>,
+    lacks_state_roots: AtomicBool,
 }
 
 /// User and password.
@@ -96,7 +98,12 @@ impl Endpoint {
             max_response_bytes: config.max_response_bytes,
             slots: Semaphore::new(config.max_connections.max(1)),
             breaker: Mutex::new(breaker),
+            lacks_state_roots: AtomicBool::new(false),
         })))
+    }
+
+    pub(super) fn is(&self, other: &Endpoint) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The URL as it may be shown.
@@ -108,6 +115,20 @@ impl Endpoint {
     pub(super) fn without_secrets(&self, text: &str) -> String {
         let hide = |text: String, secret: &config::Secret| text.replace(secret.reveal(), "…");
         self.0.secrets.iter().fold(text.to_owned(), hide)
+    }
+
+    /// Whether it has said that it keeps no state roots, and has been there ever since.
+    pub(super) fn lacks_state_roots(&self) -> bool {
+        self.0.lacks_state_roots.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_no_state_roots(&self) {
+        if !self.0.lacks_state_roots.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "{} keeps no state roots: another program behind the same hashes is not found out",
+                self.shown()
+            );
+        }
     }
 
     /// How long this server is to be left alone; `None` when it may be asked.
@@ -199,6 +220,8 @@ impl Endpoint {
         let mut breaker = self.breaker();
         breaker.failures += 1;
         breaker.failed_at = Some(Instant::now());
+        // What comes back may be a newer one.
+        self.0.lacks_state_roots.store(false, Ordering::Relaxed);
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();
             breaker.resting_until = Some(Instant::now() + rest);

@@ -14,6 +14,7 @@
 mod endpoint;
 mod reading;
 mod rpc;
+mod servers;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::failure::Kind;
 use endpoint::Endpoint;
 
 pub use reading::{Reading, Verdict};
+pub use servers::Server;
 
 /// Why the source could not be asked. What it answered *wrongly* is told by [`Reading::close`].
 #[derive(Debug, thiserror::Error)]

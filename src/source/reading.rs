@@ -8,8 +8,9 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::endpoint::Endpoint;
 use super::rpc;
+use super::servers::Server;
 use super::{SourceError, hash};
-use crate::block::{BlockHash, BlockRef, Height};
+use crate::block::{BlockHash, BlockRef, Height, StateRoot};
 use crate::view::{Answer, Question};
 
 /// How many hashes are asked for again at once.
@@ -66,6 +67,21 @@ impl Reading {
             self.seen().given.insert(height, hash);
         }
         Ok(found)
+    }
+
+    /// The server that is asked.
+    pub fn server(&self) -> Server {
+        Server::new(&self.endpoint)
+    }
+
+    /// The state root at a height up to the tip's; `None` when the server keeps none. Like a view's answer it means
+    /// nothing unless the reading holds.
+    pub async fn state_root(&self, height: Height) -> Result<Option<StateRoot>, SourceError> {
+        if height > self.tip.height {
+            // It would be the tip's.
+            return Ok(None);
+        }
+        rpc::state_root(&self.endpoint, height).await
     }
 
     /// What the server still holds above its tip: the trace of a reorganisation that it could not finish.
