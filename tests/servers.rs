@@ -1,8 +1,8 @@
 //! What servers say of their state: kept with each block, and compared; and following one of several.
 
-use debshrew::simulate::{Command, RuleChange};
+use debshrew::simulate::{Command, Fault, Misbehaviour, RuleChange, Simulator, Status};
 
-use crate::support::{COUNTER, Output, Scene, quick};
+use crate::support::{COUNTER, Output, Scene, quick, until};
 
 async fn rules(scene: &Scene, change: RuleChange) {
     scene.source.control(Command::Rules(change)).await.unwrap();
@@ -78,4 +78,94 @@ async fn a_state_that_went_wrong_under_the_same_hash_is_found_out_after_a_reorga
     scene.source.control(back).await.unwrap();
     scene.settled().await;
     halts_at_another_state(&scene, 60).await;
+}
+
+/// Another server of the same chain, as the second one of the configuration.
+async fn second(scene: &mut Scene, height: u32) -> Simulator {
+    let second = Simulator::start(quick(height)).await.unwrap();
+    let urls = format!("urls = [\"{}\", \"{}\"]\nretries = 0\n", scene.source.url(), second.url());
+    let one = format!("urls = [\"{}\"]\n", scene.source.url());
+    scene.toml = scene.toml.replace(&one, &urls);
+    second
+}
+
+/// Lets each call end without an answer, until it is cleared.
+async fn goes_away(server: &Simulator) {
+    let gone = Misbehaviour { fault: Fault::Drop, calls: None, method: None, view: None };
+    server.control(Command::Misbehave(gone)).await.unwrap();
+}
+
+async fn comes_back(server: &Simulator) {
+    server.control(Command::Clear {}).await.unwrap();
+}
+
+/// Waits until the pipeline has looked several times more.
+async fn looked_at(server: &Simulator) {
+    let before = server.status().calls("metashrew_height");
+    let more = server.until(|status| status.calls("metashrew_height") >= before + 3);
+    tokio::time::timeout(crate::support::DEADLINE, more).await.expect("the pipeline looks at the source");
+}
+
+async fn reaches(scene: &Scene, server: &Simulator) {
+    let sql = "select block_hash = $1 from debshrew.pipelines";
+    let tip = server.chain().last().unwrap().to_string();
+    until("the tip is committed", async || {
+        let row = scene.client.query_one(sql, &[&tip]).await.unwrap();
+        row.get::<_, Option<bool>>(0) == Some(true)
+    })
+    .await;
+}
+
+async fn reorgs(scene: &Scene) -> i64 {
+    scene.client.query_one("select count(*) from debshrew.reorg", &[]).await.unwrap().get(0)
+}
+
+/// Both servers' nodes take the same branch at the time that the test chooses.
+fn new_branch() -> Command {
+    Command::Reorg { depth: 10, length: Some(15), branch: Some("new".into()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_a_shorter_branch_is_not_followed_while_the_first_comes_and_goes() {
+    let mut scene = Scene::new("servers_fail_over", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 60).await;
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    scene.source.control(new_branch()).await.unwrap();
+    scene.settled().await;
+    scene.caught_up().await;
+    assert_eq!(reorgs(&scene).await, 1);
+
+    // The second one's node still has the old branch, and ten blocks less.
+    for _ in 0..3 {
+        goes_away(&scene.source).await;
+        looked_at(&second).await;
+        comes_back(&scene.source).await;
+        scene.mine(1).await;
+        scene.caught_up().await;
+    }
+    assert_eq!(reorgs(&scene).await, 1, "{:?}", rollbacks(&scene).await);
+    let log = std::fs::read_to_string(scene.log()).unwrap();
+    assert!(log.contains("it is not followed before it is ahead"), "{log}");
+
+    // Once it has caught up it takes the first one's place, and that one is not gone back to while it is behind.
+    second.control(new_branch()).await.unwrap();
+    second.until(Status::settled).await;
+    second.control(Command::Mine { blocks: 6 }).await.unwrap();
+    second.until(Status::settled).await;
+    goes_away(&scene.source).await;
+    reaches(&scene, &second).await;
+    comes_back(&scene.source).await;
+    looked_at(&second).await;
+    second.control(Command::Mine { blocks: 1 }).await.unwrap();
+    reaches(&scene, &second).await;
+    assert_eq!(reorgs(&scene).await, 1, "{:?}", rollbacks(&scene).await);
+    scene.whole().await;
+}
+
+/// From where to where it was rolled back.
+async fn rollbacks(scene: &Scene) -> Vec<(i32, Option<i32>)> {
+    let sql = "select from_height, to_height from debshrew.reorg order by reorg_id";
+    scene.client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
+use super::committing::{Progress, commit};
 use super::evaluation::Context;
 use super::habit::Habit;
 use super::report::Reporter;
@@ -14,11 +15,10 @@ use super::states::States;
 use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
-use crate::commit::Block;
 use crate::failure::{Backoff, Kind, chain};
 use crate::register::{Activity, Cause, committed_hash};
 use crate::reorg::{Comparison, ForkSearch, Question};
-use crate::source::{Reading, SourceError, Verdict};
+use crate::source::{Reading, Server, SourceError, Verdict};
 use crate::table::Tables;
 use crate::undo::Pruner;
 
@@ -49,6 +49,10 @@ pub(super) struct Follow<'a> {
     /// The block at the source's tip that failed once.
     doubted: Option<BlockRef>,
     states: States,
+    /// The server that is followed, of several.
+    followed: Option<Server>,
+    /// When its tip was seen to move.
+    moved_at: Instant,
 }
 
 /// Where the source stands, seen from the checkpoint.
@@ -90,6 +94,8 @@ impl<'a> Follow<'a> {
             behind_since: None,
             doubted: None,
             states: States::default(),
+            followed: None,
+            moved_at: Instant::now(),
         }
     }
 
@@ -117,9 +123,8 @@ impl<'a> Follow<'a> {
         }
         // It may be long until the next block tells.
         self.writer.check_connected()?;
-        let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
-            return Ok(None);
-        };
+        let opening = self.pipeline.source.follow(self.checkpoint(), self.relied_on());
+        let Some(opened) = unless_stopped(self.stop, opening).await? else { return Ok(None) };
         let Some(reading) = opened else {
             let reason = "the source has no block yet".to_owned();
             self.reporter.say(Activity::Waiting, Some(reason), None).await?;
@@ -128,6 +133,10 @@ impl<'a> Follow<'a> {
         };
         let reading = Arc::new(reading);
         let tip = reading.tip().height;
+        self.now_following(reading.server());
+        if self.last_tip != Some(tip) {
+            self.moved_at = Instant::now();
+        }
         if !self.steady(tip).await? {
             return Ok(None);
         }
@@ -162,6 +171,24 @@ impl<'a> Follow<'a> {
             Look::Moved(how) => self.settle(&how).await?,
         }
         Ok(None)
+    }
+
+    /// The server that is followed, unless its tip has not moved for long, or has stood below the checkpoint.
+    fn relied_on(&self) -> Option<&Server> {
+        let long = |since: Instant| since.elapsed() >= self.pipeline.timing.wedge_timeout;
+        self.followed.as_ref().filter(|_| !long(self.moved_at) && !self.behind_since.is_some_and(long))
+    }
+
+    /// Another server's tip is not to be compared with this one's.
+    fn now_following(&mut self, server: Server) {
+        if self.followed.as_ref() == Some(&server) {
+            return;
+        }
+        if self.followed.is_some() {
+            tracing::info!(pipeline = self.pipeline.name, "following {server} from now on");
+        }
+        self.followed = Some(server);
+        (self.last_tip, self.behind_since) = (None, None);
     }
 
     /// Compares the source's states with those that were recorded, where it is on the branch that is committed.
@@ -305,7 +332,7 @@ impl<'a> Follow<'a> {
                     return self.settle(&how).await;
                 }
             };
-            self.last_tip = Some(tip);
+            (self.last_tip, self.moved_at) = (Some(tip), Instant::now());
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
                 goal: self.goal,
@@ -314,6 +341,7 @@ impl<'a> Follow<'a> {
                 cache: &self.cache,
                 habit: &self.habit,
                 window: &mut self.window,
+                followed: self.followed.as_ref(),
                 tip,
             };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
@@ -388,9 +416,9 @@ impl<'a> Follow<'a> {
         let mut lowest: Option<Height> = None;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
-            let Some(Some(now)) = unless_stopped(self.stop, self.pipeline.source.tip()).await? else {
-                continue;
-            };
+            let opening = self.pipeline.source.open_at(self.followed.as_ref());
+            let Some(Some(reading)) = unless_stopped(self.stop, opening).await? else { continue };
+            let now = reading.tip().height;
             match lowest {
                 Some(lowest) if now > lowest => break,
                 Some(lowest) if now == lowest => {}
@@ -422,6 +450,7 @@ struct Ahead<'a> {
     cache: &'a Arc<StateCache>,
     habit: &'a Arc<Habit>,
     window: &'a mut Window,
+    followed: Option<&'a Server>,
     /// Where the source's tip was when the batch that is being committed had been evaluated.
     tip: Height,
 }
@@ -430,7 +459,7 @@ impl Ahead<'_> {
     /// The next batch, if the source has one that stands on `parent`.
     async fn evaluate(self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
         let Some(parent) = parent else { return Ok(None) };
-        let Some(reading) = self.pipeline.source.open().await? else { return Ok(None) };
+        let Some(reading) = self.pipeline.source.open_at(self.followed).await? else { return Ok(None) };
         if reading.tip().height < self.tip {
             return Ok(None);
         }
@@ -445,55 +474,5 @@ impl Ahead<'_> {
         let heights = parent.height.next()..=to;
         let context = Context::new(self.pipeline, Arc::new(reading), self.tables, self.cache, self.habit);
         batch::evaluate(&context, heights, self.window).await.map(Some)
-    }
-}
-
-/// Commits blocks in order; ends between two when it is to stop. Returns how many it committed.
-async fn commit(
-    writer: &mut Writer,
-    blocks: Vec<Block>,
-    stop: &CancellationToken,
-    cache: &StateCache,
-    progress: &mut Progress,
-    tip: Height,
-) -> Result<usize, PipelineError> {
-    let mut count = 0;
-    let name = writer.pipeline().name.clone();
-    let blocks = blocks.into_iter().take_while(|_| !stop.is_cancelled());
-    let committed = writer.commit_all(blocks, |at, changes| {
-        cache.committed(at.height);
-        progress.committed(&name, at, changes, tip);
-        count += 1;
-    });
-    committed.await?;
-    Ok(count)
-}
-
-/// One line a second at most, however fast blocks are committed.
-#[derive(Default)]
-struct Progress {
-    since: Option<Instant>,
-    blocks: u32,
-    changes: u64,
-}
-
-impl Progress {
-    fn committed(&mut self, pipeline: &str, at: BlockRef, changes: u64, tip: Height) {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        self.blocks += 1;
-        self.changes += changes;
-        let elapsed = since.elapsed();
-        let lag = tip.blocks_above(at.height);
-        if elapsed < Duration::from_secs(1) && lag > 0 {
-            return;
-        }
-        tracing::info!(
-            pipeline,
-            blocks = self.blocks,
-            changes = self.changes,
-            lag_blocks = lag,
-            "committed up to block {at}"
-        );
-        *self = Progress { since: Some(Instant::now()), ..Progress::default() };
     }
 }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod cache;
+mod committing;
 mod evaluation;
 mod follow;
 mod habit;

@@ -11,10 +11,11 @@
 //! Never called: `metashrew_preview`, which writes into the live index; `"latest"`, which follows a counter of
 //! its own; batches, which the server does not know.
 
+mod choose;
 mod endpoint;
 mod reading;
 mod rpc;
-mod servers;
+mod server;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::failure::Kind;
 use endpoint::Endpoint;
 
 pub use reading::{Reading, Verdict};
-pub use servers::Server;
+pub use server::Server;
 
 /// Why the source could not be asked. What it answered *wrongly* is told by [`Reading::close`].
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,11 @@ pub enum SourceError {
         "{url} says that its tip is at height {height}, and has no hash for it or for the blocks below it"
     )]
     NoHashes { url: String, height: Height },
+    #[error(
+        "{url} stands at height {height} and does not have block {committed}, which is committed; it is not followed before \
+         it is ahead, as {silent} more of `source.urls` may come back"
+    )]
+    Outrun { url: String, height: Height, committed: BlockRef, silent: usize },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
@@ -79,6 +85,7 @@ impl SourceError {
             | SourceError::Refused { .. }
             | SourceError::NoHashes { .. }
             | SourceError::Unreachable { .. }
+            | SourceError::Outrun { .. }
             | SourceError::Resting { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
         }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::endpoint::Endpoint;
 use super::rpc;
-use super::servers::Server;
+use super::server::Server;
 use super::{SourceError, hash};
 use crate::block::{BlockHash, BlockRef, Height, StateRoot};
 use crate::view::{Answer, Question};
@@ -81,7 +81,15 @@ impl Reading {
             // It would be the tip's.
             return Ok(None);
         }
-        rpc::state_root(&self.endpoint, height).await
+        let root = rpc::state_root(&self.endpoint, height);
+        match height.previous().filter(|_| height == self.tip.height) {
+            // A root is written by itself: the tip's may not be there yet, and the one below it is answered.
+            Some(below) => {
+                let (root, below) = tokio::try_join!(root, rpc::state_root(&self.endpoint, below))?;
+                Ok(root.filter(|_| root != below))
+            }
+            None => root.await,
+        }
     }
 
     /// What the server still holds above its tip: the trace of a reorganisation that it could not finish.

@@ -1,4 +1,4 @@
-//! Which of several servers is asked.
+//! Tells one server from another.
 
 use std::fmt;
 
@@ -11,6 +11,10 @@ pub struct Server(Endpoint);
 impl Server {
     pub(super) fn new(endpoint: &Endpoint) -> Server {
         Server(endpoint.clone())
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.0
     }
 }
 
