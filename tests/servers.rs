@@ -169,3 +169,106 @@ async fn rollbacks(scene: &Scene) -> Vec<(i32, Option<i32>)> {
     let sql = "select from_height, to_height from debshrew.reorg order by reorg_id";
     scene.client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
 }
+
+/// The pipeline's state, and why.
+async fn said(scene: &Scene) -> (String, String) {
+    let sql = "select state, coalesce(last_error, '') from debshrew.pipelines";
+    let row = scene.client.query_one(sql, &[]).await.unwrap();
+    (row.get(0), row.get(1))
+}
+
+async fn waits_for(scene: &Scene, words: &str) -> String {
+    until(words, async || {
+        let (state, reason) = said(scene).await;
+        state == "waiting" && reason.contains(words)
+    })
+    .await;
+    said(scene).await.1
+}
+
+fn must_agree(scene: &mut Scene, servers: usize) {
+    scene.toml = scene.toml.replace("retries = 0\n", &format!("retries = 0\nquorum = {servers}\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
+    let mut scene = Scene::new("servers_quorum", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 50).await;
+    must_agree(&mut scene, 3);
+    let Output { stderr, .. } = scene.run(&["check"]).await;
+    assert!(
+        stderr.contains("`source.quorum` asks for 3 servers that agree, and `source.urls` names 2"),
+        "{stderr}"
+    );
+    scene.toml = scene.toml.replace("quorum = 3", "quorum = 2");
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    waits_for(&scene, "only up to height 50").await;
+    assert_eq!(scene.whole().await.len(), 51);
+    second.control(Command::Mine { blocks: 10 }).await.unwrap();
+    scene.caught_up().await;
+    scene.follows().await;
+    assert_eq!(said(&scene).await.0, "running");
+
+    // What one server alone has left is not taken back.
+    scene.source.control(new_branch()).await.unwrap();
+    scene.settled().await;
+    let reason = waits_for(&scene, "1 of the 2 servers that must agree").await;
+    let (new, old) = (scene.source.chain()[51], second.chain()[51]);
+    assert!(
+        reason.contains(&format!("says hash {new}, and")) && reason.contains(&format!("says hash {old}")),
+        "{reason}"
+    );
+    assert_eq!(reorgs(&scene).await, 0);
+    second.control(new_branch()).await.unwrap();
+    scene.caught_up().await;
+    scene.follows().await;
+    assert_eq!(reorgs(&scene).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disagreement_is_an_alarm_with_both_values_and_nothing_is_committed() {
+    for (name, state_roots, what) in
+        [("servers_roots_differ", true, "state root"), ("servers_views_differ", false, "the answer of view")]
+    {
+        let mut scene = Scene::new(name, COUNTER, quick(60)).await;
+        let second = second(&mut scene, 60).await;
+        must_agree(&mut scene, 2);
+        // The views are asked where one of the two has no roots.
+        let change =
+            RuleChange { other_program: Some(true), state_roots: Some(state_roots), ..RuleChange::default() };
+        second.control(Command::Rules(change)).await.unwrap();
+        scene.succeed(&["migrate"]).await;
+        let _running = scene.start(&["run"]);
+        let reason = waits_for(&scene, "1 of the 2 servers that must agree").await;
+        assert_eq!(reason.matches(what).count(), 2, "{reason}");
+        assert!(reason.contains(&scene.source.url()) && reason.contains(&second.url()), "{reason}");
+        scene.logged("servers disagree on block 0", 1).await;
+        assert_eq!(scene.whole().await.len(), 0);
+        let change = RuleChange { other_program: Some(false), ..RuleChange::default() };
+        second.control(Command::Rules(change)).await.unwrap();
+        scene.caught_up().await;
+        scene.follows().await;
+    }
+}
+
+/// No client can see from this server alone that its rollback went wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_rollback_went_wrong_is_outvoted() {
+    let mut scene = Scene::new("servers_outvoted", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 60).await;
+    let third = Simulator::start(quick(60)).await.unwrap();
+    scene.toml = scene.toml.replace("\"]\nretries", &format!("\", \"{}\"]\nretries", third.url()));
+    must_agree(&mut scene, 2);
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    rules(&scene, RuleChange { broken_rollback: Some(true), ..RuleChange::default() }).await;
+    for server in [&scene.source, &second, &third] {
+        server.control(new_branch()).await.unwrap();
+    }
+    scene.caught_up().await;
+    scene.follows().await;
+    scene.logged("servers disagree on block 51", 1).await;
+    assert_eq!(reorgs(&scene).await, 1);
+}

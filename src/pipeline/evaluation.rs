@@ -19,7 +19,7 @@ use super::{Pipeline, PipelineError};
 use crate::block::{BlockRef, Height, StateRoot};
 use crate::failure::Kind;
 use crate::runtime::{Answer, LogLine, Output, Request, RuntimeError, Step};
-use crate::source::{Reading, SourceError};
+use crate::source::{Claim, Digest, Reading, SourceError};
 use crate::table::{ChangeSet, StateWrite, TableError, Tables, state};
 use crate::view::{self, Question};
 
@@ -87,6 +87,8 @@ pub(super) struct Evaluation {
     pub(super) result: Result<Outcome, Failed>,
     /// What the source said of its state there, where it keeps roots.
     pub(super) state_root: Option<StateRoot>,
+    /// What it asked of views, where other servers are to agree.
+    views: Vec<(Question, Digest)>,
     answers: Answers,
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
@@ -138,17 +140,23 @@ impl Context {
             answers.begun.clear();
             cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |outcome| outcome.bytes + outcome.memory_bytes);
+            let views = match context.pipeline.source.quorum() {
+                0 | 1 => Vec::new(),
+                _ => {
+                    answers.views.iter().map(|(asked, answer)| (asked.clone(), Digest::of(answer))).collect()
+                }
+            };
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            Evaluation { at, result, state_root: None, answers, generation, cost }
+            Evaluation { at, result, state_root: None, views, answers, generation, cost }
         };
         tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
             let result = Err(Failed::Other(Box::new(error)));
             let (answers, cost) = (Answers::default(), Cost::default());
-            Evaluation { at, result, state_root: None, answers, generation, cost }
+            Evaluation { at, result, state_root: None, views: Vec::new(), answers, generation, cost }
         })
     }
 
@@ -291,6 +299,11 @@ impl Context {
 }
 
 impl Evaluation {
+    /// What it was made from, for other servers to agree on; takes the views.
+    pub(super) fn claim(&mut self) -> Claim {
+        Claim { block: self.at, state_root: self.state_root, views: std::mem::take(&mut self.views) }
+    }
+
     /// Whether what it read of the state is what the blocks below it have left there. To be asked when all of
     /// them are known.
     pub(super) fn holds(&self, cache: &StateCache) -> bool {

@@ -1,5 +1,7 @@
 //! Follows the source as the pipeline's writer: looks where it stands, and does what follows from that.
 
+mod votes;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -150,8 +152,10 @@ impl<'a> Follow<'a> {
         }
         match look {
             Look::Ahead(to) => {
-                self.reporter.say(Activity::Running, None, Some(tip)).await?;
-                self.catch_up(reading, to).await?;
+                if let Some(to) = self.enough_have(&reading, to).await? {
+                    self.reporter.say(Activity::Running, None, Some(tip)).await?;
+                    self.catch_up(reading, to).await?;
+                }
             }
             Look::AtTip => {
                 self.backoff.reset();
@@ -167,7 +171,10 @@ impl<'a> Follow<'a> {
                     wait(poll_interval, self.stop).await;
                 }
             }
-            Look::Forked(to) => self.roll_back(to).await?,
+            Look::Forked(to) => {
+                self.agree_on_fork(&reading, to).await?;
+                self.roll_back(to).await?;
+            }
             Look::Moved(how) => self.settle(&how).await?,
         }
         Ok(None)
@@ -227,6 +234,9 @@ impl<'a> Follow<'a> {
         self.cache.clear();
         // What comes back may be another server behind the same address.
         self.states.forget();
+        if matches!(error, SourceError::NoQuorum { outvoted: true, .. }) {
+            self.followed = None;
+        }
         let reason = chain(error);
         let pause = self.backoff.next_pause();
         let name = &self.pipeline.name;
@@ -463,7 +473,8 @@ impl Ahead<'_> {
         if reading.tip().height < self.tip {
             return Ok(None);
         }
-        let confirmed = reading.tip().height.get().checked_sub(self.pipeline.settings.confirmations);
+        let common = self.pipeline.source.common_tip(&reading.server(), reading.tip()).await?;
+        let confirmed = common.get().checked_sub(self.pipeline.settings.confirmations);
         let Some(mut to) = confirmed.and_then(Height::new) else { return Ok(None) };
         if let Goal::Until(height) = self.goal {
             to = to.min(height);

@@ -14,7 +14,7 @@ use super::{Reading, Source, SourceError, hash, tip};
 use crate::block::{BlockRef, Height};
 
 /// A server that does not say sooner where it stands is not counted.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// By how many blocks another branch must be ahead for a server on the committed one to be left. Two branches that are as
 /// long, or nearly, stand side by side for a while, and most servers end on the longer one by themselves.

@@ -315,6 +315,7 @@ mod tests {
     fn config() -> config::Source {
         config::Source {
             urls: Vec::new(),
+            quorum: 1,
             username: Some(config::Secret::new("shared")),
             password: Some(config::Secret::new("sesame")),
             bearer_token: None,

@@ -13,6 +13,7 @@
 
 mod choose;
 mod endpoint;
+mod quorum;
 mod reading;
 mod rpc;
 mod server;
@@ -25,6 +26,7 @@ use crate::config;
 use crate::failure::Kind;
 use endpoint::Endpoint;
 
+pub use quorum::{Agreed, Claim, Digest};
 pub use reading::{Reading, Verdict};
 pub use server::Server;
 
@@ -59,6 +61,24 @@ pub enum SourceError {
          it is ahead, as {silent} more of `source.urls` may come back"
     )]
     Outrun { url: String, height: Height, committed: BlockRef, silent: usize },
+    #[error("{url} moved while it was asked what it says of blocks: {how}")]
+    Moved { url: String, how: String },
+    #[error(
+        "{answering} of `source.urls` say where they stand, and {quorum} must agree on a block (`source.quorum`)"
+    )]
+    TooFew { answering: usize, quorum: usize },
+    #[error(
+        "block {block} does not count: {agreeing} of the {quorum} servers that must agree on it do (`source.quorum`); {said}"
+    )]
+    NoQuorum {
+        block: BlockRef,
+        agreeing: usize,
+        quorum: usize,
+        /// What each of the others says, and the one that was followed.
+        said: String,
+        /// As many as must agree say the same, and something else than the one that was followed.
+        outvoted: bool,
+    },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("no source is tried now, since each has failed several times; the next try is in {wait_ms} ms")]
@@ -86,6 +106,9 @@ impl SourceError {
             | SourceError::NoHashes { .. }
             | SourceError::Unreachable { .. }
             | SourceError::Outrun { .. }
+            | SourceError::Moved { .. }
+            | SourceError::TooFew { .. }
+            | SourceError::NoQuorum { .. }
             | SourceError::Resting { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
         }
@@ -96,6 +119,8 @@ impl SourceError {
 #[derive(Clone)]
 pub struct Source {
     endpoints: Arc<[Endpoint]>,
+    /// How many of them must agree on a block.
+    quorum: usize,
 }
 
 impl Source {
@@ -109,7 +134,7 @@ impl Source {
         if endpoints.is_empty() {
             return Err(SourceError::Configuration("`source.urls` names no server".into()));
         }
-        Ok(Source { endpoints })
+        Ok(Source { endpoints, quorum: config.quorum })
     }
 
     /// The height of the tip; `None` while nothing is indexed.
