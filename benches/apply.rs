@@ -184,7 +184,13 @@ impl Applier {
                 let changes = folding.now_or_never().ok_or("PostgreSQL is asked for the keys")??;
                 // As while catching up.
                 let durability = Durability::Lazy;
-                Ok(Block { at: at(height)?, changes, journaling: self.journaling, durability })
+                Ok(Block {
+                    at: at(height)?,
+                    changes,
+                    journaling: self.journaling,
+                    durability,
+                    state_root: None,
+                })
             };
             block().map_err(|error| wrong = Some(error)).ok()
         });

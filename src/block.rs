@@ -103,6 +103,33 @@ impl fmt::Debug for BlockHash {
     }
 }
 
+/// What the source says of all that it holds as of a block: the same for the same program over the same blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StateRoot([u8; 32]);
+
+impl StateRoot {
+    /// `None` unless there are 32 bytes.
+    pub fn from_slice(bytes: &[u8]) -> Option<StateRoot> {
+        bytes.try_into().ok().map(StateRoot)
+    }
+
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for StateRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for StateRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// What was found where a block hash was expected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("`{0}` is no block hash; a block hash has 64 hex digits")]

@@ -85,7 +85,13 @@ impl Pipeline {
         let resolved = tables.resolve(changes, content.state.clone()).unwrap();
         let changes = resolved.fold(tables, &self.db).await.unwrap();
         self.writer
-            .commit(Block { at, changes, journaling: Journaling::Kept, durability: Durability::Strict })
+            .commit(Block {
+                at,
+                changes,
+                journaling: Journaling::Kept,
+                durability: Durability::Strict,
+                state_root: None,
+            })
             .await
             .unwrap();
         self.chain.push((at, content.clone()));

@@ -3,8 +3,10 @@
 //!
 //! Goes on for 10 seconds, or as many as `DEBSHREW_TEST_CHAOS_SECONDS` says.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use debshrew::simulate::{Command, Fault, Misbehaviour, Simulator};
 use proptest::prelude::Strategy;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -66,4 +68,64 @@ async fn killed_at_random_moments_it_ends_where_an_undisturbed_run_does() {
     scene.succeed(&["run", "--migrate", "--once"]).await;
     assert_eq!(scene.digests("ledger").await, scene.digests("undisturbed").await);
     assert!(kills > 3 && reorganisations > 3, "{kills} kills, {reorganisations} reorganisations");
+}
+
+/// Two servers of one chain, of which the second does everything some turns later, and goes away now and then.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_second_server_that_lags_and_restarts_nothing_is_taken_back_twice() {
+    let mut runner = TestRunner::default();
+    let mut scene = Scene::new("chaos_two", COUNTER, quick(60)).await;
+    let second = Simulator::start(quick(60)).await.unwrap();
+    let one = format!("urls = [\"{}\"]\n", scene.source.url());
+    let two = format!("urls = [\"{}\", \"{}\"]\nretries = 1\n", scene.source.url(), second.url());
+    scene.toml = scene.toml.replace(&one, &two);
+    scene.succeed(&["migrate"]).await;
+    let until_when = Instant::now() + Duration::from_secs(seconds());
+    let mut late: VecDeque<Command> = VecDeque::new();
+    let mut reorganisations = 0;
+    let mut running = scene.start(&["run"]);
+    while Instant::now() < until_when {
+        let turns = turns().new_tree(&mut runner).unwrap().current();
+        println!("{turns:?}");
+        for (turn, pause_ms) in turns {
+            let command = match turn {
+                Turn::Mine(blocks) => Command::Mine { blocks },
+                Turn::Reorganise { depth, length } => {
+                    reorganisations += 1;
+                    let branch = Some(format!("turn-{reorganisations}"));
+                    Command::Reorg { depth, length: Some(length), branch }
+                }
+            };
+            scene.source.control(command.clone()).await.unwrap();
+            late.push_back(command);
+            while late.len() > 3 {
+                second.control(late.pop_front().unwrap()).await.unwrap();
+            }
+            second.control(Command::Restart {}).await.unwrap();
+            if pause_ms % 3 == 0 {
+                let fault = Misbehaviour { fault: Fault::Drop, calls: None, method: None, view: None };
+                second.control(Command::Misbehave(fault)).await.unwrap();
+            } else {
+                second.control(Command::Clear {}).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(4 * pause_ms)).await;
+            scene.whole().await;
+        }
+    }
+    running.kill().await.unwrap();
+    second.control(Command::Clear {}).await.unwrap();
+    scene.brought_to_rest().await;
+    // Ahead of what the second one may have.
+    scene.mine(3).await;
+    scene.settled().await;
+    scene.succeed(&["run", "--once"]).await;
+    scene.follows().await;
+    let count = scene.client.query_one("select count(*) from debshrew.reorg", &[]).await.unwrap();
+    let recorded: i64 = count.get(0);
+    println!(
+        "{reorganisations} reorganisations, {recorded} rollbacks, {} blocks",
+        scene.source.chain().len()
+    );
+    assert!(recorded <= reorganisations, "{recorded} rollbacks, {reorganisations} reorganisations");
+    assert!(reorganisations > 3, "{reorganisations} reorganisations");
 }

@@ -63,7 +63,13 @@ async fn from_the_first_block_with_a_journal_on_everything_can_be_rolled_back_an
         let changes = rig.folded(changes(height, 0), state).await.unwrap();
         let writer = rig.writer().await;
         writer
-            .commit(Block { at: at(height), changes, journaling, durability: Durability::Lazy })
+            .commit(Block {
+                at: at(height),
+                changes,
+                journaling,
+                durability: Durability::Lazy,
+                state_root: None,
+            })
             .await
             .unwrap();
         states.push(rig.everything().await);

@@ -42,7 +42,7 @@ pub use writer::Writer;
 
 use tokio_postgres::error::SqlState;
 
-use crate::block::BlockRef;
+use crate::block::{BlockRef, StateRoot};
 use crate::db::{DbError, kind_of};
 use crate::failure::Kind;
 use crate::register::RegisterError;
@@ -55,6 +55,8 @@ pub struct Block {
     pub changes: ChangeSet,
     pub journaling: Journaling,
     pub durability: Durability,
+    /// What the source said of its state there, where it keeps roots.
+    pub state_root: Option<StateRoot>,
 }
 
 /// Whether the reply to a block's COMMIT waits for the disk.

@@ -73,7 +73,13 @@ impl Prepared {
     }
 
     fn advance(&self) -> Move {
-        Move { from: self.from, to: self.block.at, changes: self.changes, journaled: self.journaled() }
+        Move {
+            from: self.from,
+            to: self.block.at,
+            changes: self.changes,
+            journaled: self.journaled(),
+            state_root: self.block.state_root,
+        }
     }
 
     fn begin(&self) -> &'static str {

@@ -89,11 +89,12 @@ pub struct Database {
     pub read_roles: Vec<String>,
 }
 
-/// `[source]`: the metashrew servers that are followed. All serve the same chain; the first that answers is
-/// used.
+/// `[source]`: the metashrew servers of one chain, of which one is followed at a time.
 #[derive(Clone)]
 pub struct Source {
     pub urls: Vec<String>,
+    /// How many of them must agree on a block.
+    pub quorum: usize,
     /// Basic authentication. Some servers take a key in the user's place.
     pub username: Option<Secret>,
     pub password: Option<Secret>,

@@ -1,6 +1,6 @@
 //! The layers merged: what is in force, where it came from, and the [`Config`] that it makes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -132,6 +132,7 @@ impl Settings {
         let headers = self.merged.names(&["source", "headers"]).into_iter().map(header);
         let source = Source {
             urls: at.urls("source.urls")?,
+            quorum: at.number("source.quorum")?,
             username: at.text("source.username")?.map(Secret::new),
             password: at.text("source.password")?.map(Secret::new),
             bearer_token: at.text("source.bearer_token")?.map(Secret::new),
@@ -145,6 +146,7 @@ impl Settings {
             wedge_timeout: at.duration("source.wedge_timeout")?,
         };
         check_authentication(&source)?;
+        check_quorum(&source)?;
         Ok(source)
     }
 
@@ -198,6 +200,19 @@ fn check_schemas(pipelines: &BTreeMap<String, Pipeline>) -> Result<(), ConfigErr
                 pipeline.schema
             )));
         }
+    }
+    Ok(())
+}
+
+/// A server that is named twice agrees with itself.
+fn check_quorum(source: &Source) -> Result<(), ConfigError> {
+    let servers: BTreeSet<&str> = source.urls.iter().map(|url| url.trim_end_matches('/')).collect();
+    if source.quorum > servers.len().max(1) {
+        return Err(ConfigError::Conflict(format!(
+            "`source.quorum` asks for {} servers that agree, and `source.urls` names {} different ones",
+            source.quorum,
+            servers.len()
+        )));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::block::{BlockRef, Height};
 use crate::commit::{Block, Durability, Journaling};
 use crate::failure::Kind;
 use crate::runtime::LogLine;
-use crate::source::Verdict;
+use crate::source::{Claim, Verdict};
 
 /// No further block is begun once the transform has handed over this many bytes in the batch.
 const MOST_BYTES: usize = 32 << 20;
@@ -114,6 +114,8 @@ struct Building<'a> {
     tip: Height,
     batch: Batch,
     logs: Vec<(Height, Vec<LogLine>)>,
+    /// What blocks were made from, also the one that failed.
+    claims: Vec<Claim>,
     /// What the transform has handed over so far.
     bytes: usize,
     /// The block after those of the batch, which the source has no hash for.
@@ -124,7 +126,16 @@ impl<'a> Building<'a> {
     fn new(context: &'a Context, most_blocks: usize) -> Building<'a> {
         let tip = context.reading.tip().height;
         let batch = Batch { tip, blocks: Vec::new(), failed: None };
-        Building { context, most_blocks, tip, batch, logs: Vec::new(), bytes: 0, lacking: None }
+        Building {
+            context,
+            most_blocks,
+            tip,
+            batch,
+            logs: Vec::new(),
+            claims: Vec::new(),
+            bytes: 0,
+            lacking: None,
+        }
     }
 
     fn next_height(&self, first: Height) -> Height {
@@ -139,8 +150,9 @@ impl<'a> Building<'a> {
     }
 
     /// Takes the next block's result.
-    fn add(&mut self, evaluation: Evaluation) -> Result<(), PipelineError> {
-        let (at, view_failed) = (evaluation.at, evaluation.view_failed);
+    fn add(&mut self, mut evaluation: Evaluation) -> Result<(), PipelineError> {
+        self.claims.push(evaluation.claim());
+        let Evaluation { at, state_root, view_failed, .. } = evaluation;
         let error = match evaluation.result {
             Ok(outcome) => {
                 self.logs.push((at.height, outcome.log));
@@ -150,7 +162,7 @@ impl<'a> Building<'a> {
                     Ok(changes) => {
                         let (journaling, durability) =
                             (self.journaling(at.height), self.durability(at.height));
-                        self.batch.blocks.push(Block { at, changes, journaling, durability });
+                        self.batch.blocks.push(Block { at, changes, journaling, durability, state_root });
                         return Ok(());
                     }
                     Err(source) => PipelineError::Changes { height: at.height, source },
@@ -183,6 +195,20 @@ impl<'a> Building<'a> {
         if self.tip.blocks_above(height) > confirmations { Durability::Lazy } else { Durability::Strict }
     }
 
+    /// Keeps those blocks, from the first on, that enough servers agree on.
+    async fn hold_to_quorum(&mut self) {
+        let source = &self.context.pipeline.source;
+        if source.quorum() < 2 {
+            return;
+        }
+        let agreed = source.agree(&self.context.reading.server(), &self.claims).await;
+        let (Some(error), Some(claim)) = (agreed.short, self.claims.get(agreed.claims)) else { return };
+        let at = claim.block;
+        self.batch.blocks.truncate(agreed.claims);
+        self.logs.retain(|(height, _)| *height < at.height);
+        self.batch.failed = Some(Failure { at, at_tip: false, of_source: false, error: error.into() });
+    }
+
     /// The batch, if the reading held.
     async fn finish(mut self) -> Result<Evaluated, PipelineError> {
         match self.context.reading.close().await? {
@@ -192,6 +218,7 @@ impl<'a> Building<'a> {
         if let Some(height) = self.lacking.filter(|_| self.batch.blocks.is_empty()) {
             return Ok(Evaluated::Lacking(height));
         }
+        self.hold_to_quorum().await;
         let pipeline = &self.context.pipeline.name;
         for (height, lines) in self.logs {
             for line in lines {

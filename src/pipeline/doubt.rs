@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::PipelineError;
 use super::batch::Failure;
 use crate::block::BlockRef;
 use crate::failure::Backoff;
@@ -28,6 +29,10 @@ impl Doubt {
     /// A source's failure is tried again for as long as `patience` says, the tip once, and what the transform alone
     /// is to blame for not at all.
     pub(super) fn weigh(&mut self, failure: &Failure, patience: Duration) -> Again {
+        if matches!(failure.error, PipelineError::Source(_)) {
+            // Servers do not agree on it: the transform is not what failed.
+            return Again::Never;
+        }
         let known = self.0.take_if(|doubted| doubted.at == failure.at);
         let again = known.is_some();
         let doubted = self.0.insert(known.unwrap_or_else(|| Doubted {

@@ -16,10 +16,10 @@ use super::cache::{Found, StateCache};
 use super::habit::{Asked, Habit};
 use super::window::Cost;
 use super::{Pipeline, PipelineError};
-use crate::block::{BlockRef, Height};
+use crate::block::{BlockRef, Height, StateRoot};
 use crate::failure::Kind;
 use crate::runtime::{Answer, LogLine, Output, Request, RuntimeError, Step};
-use crate::source::{Reading, SourceError};
+use crate::source::{Claim, Digest, Reading, SourceError};
 use crate::table::{ChangeSet, StateWrite, TableError, Tables, state};
 use crate::view::{self, Question};
 
@@ -85,6 +85,10 @@ impl Answers {
 pub(super) struct Evaluation {
     pub(super) at: BlockRef,
     pub(super) result: Result<Outcome, Failed>,
+    /// What the source said of its state there, where it keeps roots.
+    pub(super) state_root: Option<StateRoot>,
+    /// What it asked of views, where other servers are to agree.
+    views: Vec<(Question, Digest)>,
     answers: Answers,
     /// When the state was read, as [`StateCache::generation`] counts.
     generation: u64,
@@ -111,7 +115,12 @@ impl Context {
         let asked = Instant::now();
         let Some(hash) = self.reading.hash(height).await? else { return Ok(None) };
         let took = asked.elapsed();
-        let mut evaluation = self.run(BlockRef { height, hash }, Answers::default()).await;
+        // Beside it, so that nothing waits for the root.
+        let (mut evaluation, state_root) = tokio::join!(
+            self.run(BlockRef { height, hash }, Answers::default()),
+            self.reading.state_root(height)
+        );
+        evaluation.state_root = state_root?;
         if evaluation.result.is_ok() {
             self.habit.learn(height, std::mem::take(&mut evaluation.answers.asked));
         }
@@ -134,17 +143,24 @@ impl Context {
             cost.bytes =
                 answers.bytes() + result.as_ref().map_or(0, |outcome| outcome.bytes + outcome.memory_bytes);
             let view_failed = answers.views.values().any(Result::is_err);
+            let views = match context.pipeline.source.quorum() {
+                0 | 1 => Vec::new(),
+                _ => {
+                    answers.views.iter().map(|(asked, answer)| (asked.clone(), Digest::of(answer))).collect()
+                }
+            };
             if answers.state.is_empty() {
                 // Nothing that the blocks below do changes its result.
                 answers.views = HashMap::new();
             }
-            Evaluation { at, result, answers, generation, cost, view_failed }
+            Evaluation { at, result, state_root: None, views, answers, generation, cost, view_failed }
         };
         tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| {
             let error = PipelineError::CutOff { height: at.height };
             let result = Err(Failed::Other(Box::new(error)));
             let (answers, cost) = (Answers::default(), Cost::default());
-            Evaluation { at, result, answers, generation, cost, view_failed: false }
+            let (state_root, views, view_failed) = (None, Vec::new(), false);
+            Evaluation { at, result, state_root, views, answers, generation, cost, view_failed }
         })
     }
 
@@ -282,6 +298,11 @@ impl Context {
 }
 
 impl Evaluation {
+    /// What it was made from, for other servers to agree on; takes the views.
+    pub(super) fn claim(&mut self) -> Claim {
+        Claim { block: self.at, state_root: self.state_root, views: std::mem::take(&mut self.views) }
+    }
+
     /// Whether what it read of the state is what the blocks below it have left there. To be asked when all of
     /// them are known.
     pub(super) fn holds(&self, cache: &StateCache) -> bool {
@@ -291,6 +312,6 @@ impl Evaluation {
     /// The same block once more, from the state as it is now.
     pub(super) async fn again(self, context: &Context) -> Evaluation {
         let answers = Answers { views: self.answers.views, ..Answers::default() };
-        context.run(self.at, answers).await
+        Evaluation { state_root: self.state_root, ..context.run(self.at, answers).await }
     }
 }

@@ -1,29 +1,33 @@
 //! Follows the source as the pipeline's writer: looks where it stands, and does what follows from that.
 
+mod ahead;
+mod votes;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use ahead::Ahead;
+
 use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
+use super::committing::{Progress, commit};
 use super::doubt::{Again, Doubt};
 use super::evaluation::Context;
 use super::habit::Habit;
 use super::parting::{self, Chains, Compared, LastLeft};
-use super::progress::Progress;
 use super::report::Reporter;
 use super::stall::{Lacking, Lacks, Pauses, Standing};
+use super::states::States;
 use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
-use crate::commit::Block;
 use crate::failure::{Backoff, Kind, chain};
 use crate::register::Cause;
 use crate::reorg::Parting;
-use crate::source::{Reading, SourceError};
-use crate::table::Tables;
+use crate::source::{Reading, Server, SourceError};
 use crate::undo::Pruner;
 
 /// After the source has moved under a reading, it is left alone until its tip has stood still for this long, or
@@ -54,8 +58,15 @@ pub(super) struct Follow<'a> {
     /// Where the source's tip was at the last look.
     last_tip: Option<Height>,
     standing: Standing,
+    /// Since when the source has stood below the checkpoint.
+    behind_since: Option<Instant>,
     lacking: Lacking,
     doubt: Doubt,
+    states: States,
+    /// The server that is followed, of several.
+    followed: Option<Server>,
+    /// When its tip was seen to move.
+    moved_at: Instant,
 }
 
 /// Where the source stands, seen from the checkpoint.
@@ -99,8 +110,12 @@ impl<'a> Follow<'a> {
             progress: Progress::default(),
             last_tip: None,
             standing: Standing::default(),
+            behind_since: None,
             lacking: Lacking::default(),
             doubt: Doubt::default(),
+            states: States::default(),
+            followed: None,
+            moved_at: Instant::now(),
         }
     }
 
@@ -121,7 +136,6 @@ impl<'a> Follow<'a> {
 
     /// Looks once where the source stands, and does what follows from that.
     async fn turn(&mut self) -> Result<Option<Ended>, PipelineError> {
-        let Timing { poll_interval, wedge_timeout } = self.pipeline.timing;
         if self.stop.is_cancelled() {
             return Ok(Some(Ended::Stopped));
         }
@@ -130,25 +144,46 @@ impl<'a> Follow<'a> {
         }
         // It may be long until the next block tells.
         self.writer.check_connected()?;
-        let Some(opened) = unless_stopped(self.stop, self.pipeline.source.open()).await? else {
-            return Ok(None);
-        };
+        let opening = self.pipeline.source.follow(self.checkpoint(), self.relied_on());
+        let Some(opened) = unless_stopped(self.stop, opening).await? else { return Ok(None) };
         let Some(reading) = opened else {
             let reason = "the source has no block yet".to_owned();
             self.reporter.waiting(reason, None, None).await?;
-            wait(poll_interval, self.stop).await;
+            wait(self.pipeline.timing.poll_interval, self.stop).await;
             return Ok(None);
         };
         let reading = Arc::new(reading);
         let tip = reading.tip().height;
+        self.now_following(reading.server());
+        if self.last_tip != Some(tip) {
+            self.moved_at = Instant::now();
+        }
         if !self.steady(tip).await? {
             return Ok(None);
         }
         let Some(look) = unless_stopped(self.stop, self.look(&reading)).await? else { return Ok(None) };
+        if matches!(look, Look::Behind) {
+            self.behind_since.get_or_insert_with(Instant::now);
+        } else {
+            self.behind_since = None;
+        }
+        if let Some(how) = self.compare_states(&look, &reading).await? {
+            self.settle(&how).await?;
+            return Ok(None);
+        }
+        self.act(look, reading).await
+    }
+
+    /// Does what follows from a look.
+    async fn act(&mut self, look: Look, reading: Arc<Reading>) -> Result<Option<Ended>, PipelineError> {
+        let Timing { poll_interval, wedge_timeout } = self.pipeline.timing;
+        let tip = reading.tip().height;
         match look {
             Look::Ahead(to) => {
-                self.reporter.at_work(self.pipeline.source.notice(), tip).await?;
-                self.catch_up(reading, to).await?;
+                if let Some(to) = self.enough_have(&reading, to).await? {
+                    self.reporter.at_work(self.pipeline.source.notice(), tip).await?;
+                    self.catch_up(reading, to).await?;
+                }
             }
             Look::AtTip => {
                 self.backoff.reset();
@@ -173,11 +208,46 @@ impl<'a> Follow<'a> {
                     wait(poll_interval, self.stop).await;
                 }
             }
-            Look::Forked(parting) => self.roll_back(&parting).await?,
+            Look::Forked(parting) => {
+                self.agree_on_fork(&reading, &parting).await?;
+                self.roll_back(&parting).await?;
+            }
             Look::Lacking(height) => self.lacks(height).await?,
             Look::Moved(how) => self.settle(&how).await?,
         }
         Ok(None)
+    }
+
+    /// The server that is followed, unless its tip has not moved for long, or has stood below the checkpoint.
+    fn relied_on(&self) -> Option<&Server> {
+        let long = |since: Instant| since.elapsed() >= self.pipeline.timing.wedge_timeout;
+        self.followed.as_ref().filter(|_| !long(self.moved_at) && !self.behind_since.is_some_and(long))
+    }
+
+    /// Another server's tip is not to be compared with this one's.
+    fn now_following(&mut self, server: Server) {
+        if self.followed.as_ref() == Some(&server) {
+            return;
+        }
+        if self.followed.is_some() {
+            tracing::info!(pipeline = self.pipeline.name, "following {server} from now on");
+        }
+        self.followed = Some(server);
+        (self.last_tip, self.behind_since) = (None, None);
+        self.standing.over();
+    }
+
+    /// Compares the source's states with those that were recorded, where it is on the branch that is committed.
+    async fn compare_states(
+        &mut self,
+        look: &Look,
+        reading: &Reading,
+    ) -> Result<Option<String>, PipelineError> {
+        if matches!(look, Look::Forked(_) | Look::Lacking(_) | Look::Moved(_)) {
+            return Ok(None);
+        }
+        let compared = self.states.compare(&self.pipeline, &self.writer, reading);
+        Ok(unless_stopped(self.stop, compared).await?.flatten())
     }
 
     /// Whether what the source says now may be the beginning of something. Right after its tip fell, views answer
@@ -201,6 +271,11 @@ impl<'a> Follow<'a> {
     async fn wait_for_source(&mut self, error: &SourceError) -> Result<(), PipelineError> {
         // It may hold what blocks wrote that are evaluated again.
         self.cache.clear();
+        // What comes back may be another server behind the same address.
+        self.states.forget();
+        if matches!(error, SourceError::NoQuorum { outvoted: true, .. }) {
+            self.followed = None;
+        }
         let pause = self.pauses.after(error);
         match error {
             // Nothing new.
@@ -275,7 +350,7 @@ impl<'a> Follow<'a> {
                     return self.settle(&how).await;
                 }
             };
-            self.last_tip = Some(tip);
+            (self.last_tip, self.moved_at) = (Some(tip), Instant::now());
             let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
                 goal: self.goal,
@@ -284,6 +359,7 @@ impl<'a> Follow<'a> {
                 cache: &self.cache,
                 habit: &self.habit,
                 window: &mut self.window,
+                followed: self.followed.as_ref(),
                 tip,
             };
             let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
@@ -339,6 +415,7 @@ impl<'a> Follow<'a> {
         }
         // Now, and not before: nothing that was read meanwhile is to be kept.
         self.cache.clear();
+        self.states.forget();
         let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
         tracing::warn!(
             pipeline = self.pipeline.name,
@@ -353,7 +430,7 @@ impl<'a> Follow<'a> {
     /// A hash may be missing for a moment; for longer, it is said, and what to do.
     async fn lacks(&mut self, height: Height) -> Result<(), PipelineError> {
         let begun = self.checkpoint().is_some();
-        let weighed = self.lacking.weigh(&self.pipeline.source, height, begun);
+        let weighed = self.lacking.weigh(&self.pipeline.source, self.followed.as_ref(), height, begun);
         match unless_stopped(self.stop, weighed).await? {
             None | Some(Lacks::NoMore) => Ok(()),
             Some(Lacks::Maybe) => self.settle(&format!("the source has no hash for block {height}")).await,
@@ -369,12 +446,13 @@ impl<'a> Follow<'a> {
     /// above the lowest that it was seen at, or stood there for a while.
     async fn settle(&mut self, how: &str) -> Result<(), PipelineError> {
         tracing::debug!(pipeline = self.pipeline.name, "waiting for the source to come to rest: {how}");
+        self.states.forget();
         let mut lowest: Option<Height> = None;
         let mut since = Instant::now();
         while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
-            let Some(Some(now)) = unless_stopped(self.stop, self.pipeline.source.tip()).await? else {
-                continue;
-            };
+            let opening = self.pipeline.source.open_at(self.followed.as_ref());
+            let Some(Some(reading)) = unless_stopped(self.stop, opening).await? else { continue };
+            let now = reading.tip().height;
             match lowest {
                 Some(lowest) if now > lowest => break,
                 Some(lowest) if now == lowest => {}
@@ -396,59 +474,4 @@ pub(super) async fn unless_stopped<T, E: Into<PipelineError>>(
         () = stop.cancelled() => Ok(None),
         done = work => done.map(Some).map_err(Into::into),
     }
-}
-
-/// What it takes to evaluate the batch after one that is being committed.
-struct Ahead<'a> {
-    goal: Goal,
-    tables: &'a Arc<Tables>,
-    pipeline: &'a Arc<Pipeline>,
-    cache: &'a Arc<StateCache>,
-    habit: &'a Arc<Habit>,
-    window: &'a mut Window,
-    /// Where the source's tip was when the batch that is being committed had been evaluated.
-    tip: Height,
-}
-
-impl Ahead<'_> {
-    /// The next batch, if the source has one that stands on `parent`.
-    async fn evaluate(self, parent: Option<BlockRef>) -> Result<Option<Evaluated>, PipelineError> {
-        let Some(parent) = parent else { return Ok(None) };
-        let Some(reading) = self.pipeline.source.open().await? else { return Ok(None) };
-        if reading.tip().height < self.tip {
-            return Ok(None);
-        }
-        let confirmed = reading.tip().height.get().checked_sub(self.pipeline.settings.confirmations);
-        let Some(mut to) = confirmed.and_then(Height::new) else { return Ok(None) };
-        if let Goal::Until(height) = self.goal {
-            to = to.min(height);
-        }
-        if to <= parent.height || reading.hash(parent.height).await? != Some(parent.hash) {
-            return Ok(None);
-        }
-        let heights = parent.height.next()..=to;
-        let context = Context::new(self.pipeline, Arc::new(reading), self.tables, self.cache, self.habit);
-        batch::evaluate(&context, heights, self.window).await.map(Some)
-    }
-}
-
-/// Commits blocks in order; ends between two when it is to stop. Returns how many it committed.
-async fn commit(
-    writer: &mut Writer,
-    blocks: Vec<Block>,
-    stop: &CancellationToken,
-    cache: &StateCache,
-    progress: &mut Progress,
-    tip: Height,
-) -> Result<usize, PipelineError> {
-    let mut count = 0;
-    let name = writer.pipeline().name.clone();
-    let blocks = blocks.into_iter().take_while(|_| !stop.is_cancelled());
-    let committed = writer.commit_all(blocks, |at, changes| {
-        cache.committed(at.height);
-        progress.committed(&name, at, changes, tip);
-        count += 1;
-    });
-    committed.await?;
-    Ok(count)
 }

@@ -5,14 +5,15 @@
 
 mod batch;
 mod cache;
+mod committing;
 mod doubt;
 mod evaluation;
 mod follow;
 mod habit;
 mod parting;
-mod progress;
 mod report;
 mod stall;
+mod states;
 mod window;
 mod writer;
 
@@ -35,6 +36,7 @@ use crate::undo::UndoError;
 use report::Reporter;
 
 pub use parting::{Chains, Compared, LastLeft, check_depth, explain_lacking};
+pub use states::OtherState;
 pub use writer::Writer;
 
 /// How often a standby looks whether the pipeline's lock is free.
@@ -92,6 +94,8 @@ pub enum PipelineError {
         #[source]
         source: Box<UndoError>,
     },
+    #[error(transparent)]
+    OtherState(#[from] Box<OtherState>),
     #[error("the evaluation of block {height} was cut off")]
     CutOff { height: Height },
 }
@@ -108,7 +112,9 @@ impl PipelineError {
             PipelineError::Undo(error) => error.kind(),
             PipelineError::Transform { source, .. } => source.kind(),
             PipelineError::Question { source, .. } => source.kind(),
-            PipelineError::OtherChain { .. } | PipelineError::TooDeep { .. } => Kind::Permanent,
+            PipelineError::OtherChain { .. }
+            | PipelineError::TooDeep { .. }
+            | PipelineError::OtherState(_) => Kind::Permanent,
             PipelineError::CutOff { .. } => Kind::Transient,
         }
     }
@@ -125,6 +131,7 @@ impl PipelineError {
                 Some(other_chain(parting, unreached.as_deref()))
             }
             PipelineError::Question { source, .. } => source.advice(),
+            PipelineError::OtherState(_) => Some(states::ADVICE.to_owned()),
             PipelineError::Source(_)
             | PipelineError::Db(_)
             | PipelineError::Table(_)
@@ -145,6 +152,7 @@ impl PipelineError {
             PipelineError::OtherChain { parting, .. } | PipelineError::TooDeep { parting, .. } => {
                 Some(parting.height)
             }
+            PipelineError::OtherState(other) => Some(other.block.height),
             PipelineError::Source(_)
             | PipelineError::Db(_)
             | PipelineError::Register(_)

@@ -6,7 +6,7 @@ use super::PipelineError;
 use super::parting::explain_lacking;
 use crate::block::Height;
 use crate::failure::Backoff;
-use crate::source::{Reading, Source, SourceError};
+use crate::source::{Reading, Server, Source, SourceError};
 
 /// How long a block's hash may be missing below the source's tip before it is said.
 const LACKING: Duration = Duration::from_secs(5);
@@ -34,6 +34,7 @@ impl Pauses {
             SourceError::Resting { wait_ms, .. } => {
                 Duration::from_millis(u64::try_from(*wait_ms).unwrap_or_default() + 1)
             }
+            SourceError::NoQuorum { .. } => self.refused.next_pause(),
             error if error.is_refusal() => self.refused.next_pause(),
             _ => self.away.next_pause(),
         }
@@ -115,6 +116,7 @@ impl Lacking {
     pub(super) async fn weigh(
         &mut self,
         source: &Source,
+        followed: Option<&Server>,
         height: Height,
         begun: bool,
     ) -> Result<Lacks, PipelineError> {
@@ -124,7 +126,7 @@ impl Lacking {
         if lacked.since.elapsed() < LACKING {
             return Ok(Lacks::Maybe);
         }
-        let Some(reading) = source.open().await? else { return Ok(Lacks::Maybe) };
+        let Some(reading) = source.open_at(followed).await? else { return Ok(Lacks::Maybe) };
         if reading.tip().height < height || reading.hash(height).await?.is_some() {
             self.0 = None;
             return Ok(Lacks::NoMore);

@@ -3,7 +3,7 @@
 use tokio_postgres::{Client, GenericClient};
 
 use super::{RegisterError, Registered};
-use crate::block::{BlockHash, BlockRef, Height};
+use crate::block::{BlockHash, BlockRef, Height, StateRoot};
 use crate::db::DbError;
 
 /// The hash under which a height was committed on the branch that is followed.
@@ -21,6 +21,33 @@ pub async fn committed_hash(
         .await
         .map_err(DbError::statement("read the block log"))?;
     Ok(row.and_then(|row| BlockHash::from_slice(row.get(0))))
+}
+
+/// The state roots that were recorded with the blocks at these heights, where there are any, the highest first.
+pub async fn recorded_roots(
+    client: &impl GenericClient,
+    pipeline: i32,
+    heights: &[Height],
+) -> Result<Vec<(BlockRef, StateRoot)>, RegisterError> {
+    let wanted: Vec<i32> = heights.iter().map(|height| height.to_sql()).collect();
+    let rows = client
+        .query(
+            "-- register::history::recorded_roots\n\
+             select height, hash, state_root from debshrew.block \
+              where pipeline_id operator(pg_catalog.=) $1 and height operator(pg_catalog.=) any ($2) \
+                and state_root is not null \
+              order by height using operator(pg_catalog.>)",
+            &[&pipeline, &wanted],
+        )
+        .await
+        .map_err(DbError::statement("read the block log"))?;
+    let read = |row: &tokio_postgres::Row| {
+        let height = Height::from_sql(row.get(0))?;
+        let hash = BlockHash::from_slice(row.get(1))?;
+        Some((BlockRef { height, hash }, StateRoot::from_slice(row.get(2))?))
+    };
+    let damaged = RegisterError::Damaged("a block's height, hash or state root is none");
+    rows.iter().map(read).collect::<Option<_>>().ok_or(damaged)
 }
 
 /// Why blocks are undone.

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Statement};
 use super::checkpoint::Checkpoint;
 use super::pipelines::{self, Registered};
 use super::{RegisterError, height};
-use crate::block::{BlockRef, Height};
+use crate::block::{BlockRef, Height, StateRoot};
 use crate::db::lock::Lock;
 use crate::db::{Db, DbError, migrate};
 
@@ -34,6 +34,8 @@ pub struct Move {
     pub changes: usize,
     /// Whether the block can be undone.
     pub journaled: bool,
+    /// What the source said of its state there, where it keeps roots.
+    pub state_root: Option<StateRoot>,
 }
 
 /// A move of the checkpoint to an earlier block.
@@ -100,7 +102,8 @@ impl Lease {
     /// already. Returns the checkpoint that there is once that transaction is committed; then [`Lease::moved`] is told.
     pub async fn advance(&self, step: Move) -> Result<Checkpoint, RegisterError> {
         let from_hash = step.from.map(|from| from.hash.as_bytes().to_vec());
-        let parameters: [&(dyn ToSql + Sync); 8] = [
+        let state_root = step.state_root.map(|root| root.as_bytes().to_vec());
+        let parameters: [&(dyn ToSql + Sync); 9] = [
             &self.pipeline.id,
             &self.epoch,
             &step.from.map(|from| from.height.to_sql()),
@@ -109,6 +112,7 @@ impl Lease {
             &&step.to.hash.as_bytes()[..],
             &i32::try_from(step.changes).unwrap_or(i32::MAX),
             &step.journaled,
+            &state_root,
         ];
         let row = self.client.query_one(&self.advance, &parameters).await.map_err(|error| {
             match error.code().is_some_and(|code| code.code() == FENCED) {
@@ -177,7 +181,7 @@ impl Lease {
 }
 
 const ADVANCE: &str = "-- register::lease::advance\n\
-    select debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8)";
+    select debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 /// Becomes the pipeline's writer. Waits for one that is committing now.
 async fn take_epoch(client: &Client, pipeline: i32) -> Result<(i64, Checkpoint), RegisterError> {

@@ -13,7 +13,7 @@ mod readers;
 
 pub use activity::{Activity, Held, Overview, Report, Role, holder, overview, report};
 pub use checkpoint::{Checkpoint, checkpoint, cut};
-pub use history::{Cause, RolledBack, committed_hash, record_rollback};
+pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};

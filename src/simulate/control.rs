@@ -74,6 +74,12 @@ pub struct RuleChange {
     pub no_hash: Option<Vec<u32>>,
     /// No height below this one has a hash, as on a server that was started there.
     pub first_hash: Option<u32>,
+    /// Whether `metashrew_stateroot` is answered; older servers do not know it.
+    pub state_roots: Option<bool>,
+    /// The index is that of another program over the same blocks: other views, other state roots, the same hashes.
+    pub other_program: Option<bool>,
+    /// Whether the index's own rollbacks go wrong, silently: what it holds above their forks is wrong from then on.
+    pub broken_rollback: Option<bool>,
 }
 
 /// How the index goes through a reorganisation.

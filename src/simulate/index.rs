@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
 
 use super::block::Block;
@@ -58,6 +59,9 @@ pub(super) struct Rules {
     pub(super) max_reorg_depth: u32,
     pub(super) no_hash: Vec<u32>,
     pub(super) first_hash: u32,
+    pub(super) state_roots: bool,
+    pub(super) other_program: bool,
+    pub(super) broken_rollback: bool,
 }
 
 impl Rules {
@@ -71,6 +75,9 @@ impl Rules {
             self.no_hash.clone_from(heights);
         }
         self.first_hash = change.first_hash.unwrap_or(self.first_hash);
+        self.state_roots = change.state_roots.unwrap_or(self.state_roots);
+        self.other_program = change.other_program.unwrap_or(self.other_program);
+        self.broken_rollback = change.broken_rollback.unwrap_or(self.broken_rollback);
     }
 
     /// Whether the server tells the hash of a block that it has.
@@ -113,6 +120,8 @@ pub(super) struct Index {
     replaying: bool,
     /// Views answered while a rollback is half done: they are empty and fail in turn.
     wrong_answers: u64,
+    /// What is held above this height is wrong, since a rollback to it was.
+    wrong_above: Option<u32>,
 }
 
 impl Index {
@@ -127,6 +136,7 @@ impl Index {
             fall: None,
             replaying: false,
             wrong_answers: 0,
+            wrong_above: None,
         }
     }
 
@@ -153,7 +163,7 @@ impl Index {
     }
 
     /// A view's answer at a height, or at the latest block.
-    pub(super) fn view(&mut self, name: &str, pinned: Option<u32>) -> ViewAnswer {
+    pub(super) fn view(&mut self, name: &str, pinned: Option<u32>, rules: &Rules) -> ViewAnswer {
         if !matches!(name, "getblock" | "blocktracker") {
             return ViewAnswer::Unknown;
         }
@@ -165,15 +175,39 @@ impl Index {
         let height = pinned.map_or(self.state.len().saturating_sub(1), |height| height as usize);
         ViewAnswer::Bytes(match name {
             "getblock" => self.state.get(height).map(|block| block.bytes.clone()).unwrap_or_default(),
-            _ => Bytes::copy_from_slice(&self.tracker[..self.tracker.len().min(height.saturating_add(1))]),
+            _ => self.tracker_up_to(height, rules),
         })
     }
 
+    fn tracker_up_to(&self, height: usize, rules: &Rules) -> Bytes {
+        let right = &self.tracker[..self.tracker.len().min(height.saturating_add(1))];
+        if !self.is_wrong(u32::MAX, rules) {
+            return Bytes::copy_from_slice(right);
+        }
+        let bytes = right.iter().zip(0..).map(|(byte, height)| match self.is_wrong(height, rules) {
+            true => !byte,
+            false => *byte,
+        });
+        bytes.collect()
+    }
+
+    fn is_wrong(&self, height: u32, rules: &Rules) -> bool {
+        rules.other_program || self.wrong_above.is_some_and(|right| height > right)
+    }
+
     /// The hash of the block whose state a height has: the tip's above the tip.
-    pub(super) fn state_at(&self, height: Option<u32>) -> Option<BlockHash> {
+    fn state_at(&self, height: Option<u32>) -> Option<BlockHash> {
         let last = self.state.len().checked_sub(1)?;
         let height = height.map_or(last, |height| last.min(height as usize));
         self.state.get(height).map(|block| block.hash)
+    }
+
+    /// A digest of the state at a height, the tip's above the tip; zeros for an empty one.
+    pub(super) fn state_root(&self, height: Option<u32>, rules: &Rules) -> [u8; 32] {
+        let Some(hash) = self.state_at(height) else { return [0; 32] };
+        let height = height.unwrap_or(u32::MAX).min(self.state.len() as u32 - 1);
+        let kind: &[u8] = if self.is_wrong(height, rules) { b"wrong state" } else { b"state" };
+        sha256::Hash::hash(&[kind, hash.as_bytes()].concat()).to_byte_array()
     }
 
     /// How long the present phase lasts; `None` until something else happens: a command, a change of the node's
@@ -343,6 +377,9 @@ impl Index {
 
     fn drop_to_fork(&mut self, rules: &Rules) -> Phase {
         if let Some(fall) = self.fall {
+            if rules.broken_rollback {
+                self.wrong_above = Some(self.wrong_above.map_or(fall.to, |height| height.min(fall.to)));
+            }
             self.state.truncate(fall.to as usize + 1);
             self.tracker.truncate(fall.to as usize + 1);
             self.height = Some(fall.to);

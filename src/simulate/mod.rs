@@ -156,6 +156,9 @@ impl Simulator {
             max_reorg_depth: options.max_reorg_depth,
             no_hash: Vec::new(),
             first_hash: 0,
+            state_roots: true,
+            other_program: false,
+            broken_rollback: false,
         };
         let origin = options.origin;
         let stage = tokio::task::spawn_blocking(move || build(origin, rules))

@@ -4,7 +4,6 @@
 
 use std::num::ParseIntError;
 
-use bitcoin::hashes::{Hash, sha256};
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -62,8 +61,10 @@ impl Call {
         match self.method.as_str() {
             "metashrew_height" => Answer::Text(index.height().unwrap_or(0).to_string()),
             "metashrew_getblockhash" => self.block_hash(index, rules),
-            "metashrew_view" => self.view_answer(index).unwrap_or_else(Answer::Error),
-            "metashrew_stateroot" => self.state_root(index).unwrap_or_else(Answer::Error),
+            "metashrew_view" => self.view_answer(index, rules).unwrap_or_else(Answer::Error),
+            "metashrew_stateroot" if rules.state_roots => {
+                self.state_root(index, rules).unwrap_or_else(Answer::Error)
+            }
             "metashrew_snapshot" => Answer::Text(snapshot(index)),
             _ => Answer::Error("Generic error: Method not found".into()),
         }
@@ -79,7 +80,7 @@ impl Call {
         }
     }
 
-    fn view_answer(&self, index: &mut Index) -> Result<Answer, String> {
+    fn view_answer(&self, index: &mut Index, rules: &Rules) -> Result<Answer, String> {
         let (Some(name), Some(input)) = (self.params.get(0), self.params.get(1)) else {
             return Ok(Answer::Hangup);
         };
@@ -92,20 +93,17 @@ impl Call {
         // The views do not look at their input.
         hex::decode(input.as_str().unwrap_or_default().trim_start_matches("0x"))
             .map_err(|error| format!("Serialization error: Invalid hex input: {error}"))?;
-        match index.view(name, height) {
+        match index.view(name, height, rules) {
             ViewAnswer::Bytes(bytes) => Ok(Answer::Hex(bytes)),
             ViewAnswer::Unknown => Err(view_failure(&format!("Failed to get view function '{name}'"))),
             ViewAnswer::Failed => Err(view_failure(&format!("Failed to execute view function '{name}'"))),
         }
     }
 
-    fn state_root(&self, index: &Index) -> Result<Answer, String> {
+    fn state_root(&self, index: &Index, rules: &Rules) -> Result<Answer, String> {
         let Some(pinned) = self.params.get(0) else { return Ok(Answer::Hangup) };
         let height = pinned.as_str().map(height).transpose()?.flatten();
-        let root = index.state_at(height).map_or([0; 32], |hash| {
-            sha256::Hash::hash(&[b"state", &hash.as_bytes()[..]].concat()).to_byte_array()
-        });
-        Ok(Answer::Hex(Bytes::copy_from_slice(&root)))
+        Ok(Answer::Hex(Bytes::copy_from_slice(&index.state_root(height, rules))))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One server: connections, authentication, time and size limits, retries, and rest after repeated failure.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ struct Inner {
     breaker: Mutex<Breaker>,
     silence: Silence,
     doubt: Doubt,
+    lacks_state_roots: AtomicBool,
 }
 
 /// User and password.
@@ -135,7 +137,12 @@ impl Endpoint {
             breaker: Mutex::new(breaker),
             silence: Silence::default(),
             doubt: Doubt::default(),
+            lacks_state_roots: AtomicBool::new(false),
         })))
+    }
+
+    pub(super) fn is(&self, other: &Endpoint) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The URL as it may be shown.
@@ -147,6 +154,20 @@ impl Endpoint {
     pub(super) fn without_secrets(&self, text: &str) -> String {
         let hide = |text: String, secret: &config::Secret| text.replace(secret.reveal(), "…");
         self.0.secrets.iter().fold(text.to_owned(), hide)
+    }
+
+    /// Whether it has said that it keeps no state roots, and has been there ever since.
+    pub(super) fn lacks_state_roots(&self) -> bool {
+        self.0.lacks_state_roots.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn note_no_state_roots(&self) {
+        if !self.0.lacks_state_roots.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                "{} keeps no state roots: another program behind the same hashes is not found out",
+                self.shown()
+            );
+        }
     }
 
     /// How long this server is to be left alone, and why; `None` when it may be asked.
@@ -277,6 +298,8 @@ impl Endpoint {
         breaker.failures += 1;
         breaker.cause = chain(error);
         breaker.failed_at = Some(Instant::now());
+        // What comes back may be a newer one.
+        self.0.lacks_state_roots.store(false, Ordering::Relaxed);
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();
             breaker.resting_until = Some(Instant::now() + rest);
@@ -370,6 +393,7 @@ mod tests {
     fn config() -> config::Source {
         config::Source {
             urls: Vec::new(),
+            quorum: 1,
             username: Some(config::Secret::new("shared")),
             password: Some(config::Secret::new("sesame")),
             bearer_token: None,

@@ -12,10 +12,13 @@
 //! its own; batches, which the server does not know.
 
 mod careful;
+mod choose;
 mod doubt;
 mod endpoint;
+mod quorum;
 mod reading;
 mod rpc;
+mod server;
 mod silence;
 
 use std::cmp::Reverse;
@@ -27,7 +30,9 @@ use crate::config;
 use crate::failure::Kind;
 use endpoint::Endpoint;
 
+pub use quorum::{Agreed, Claim, Digest};
 pub use reading::{Reading, Verdict};
+pub use server::Server;
 
 /// Why the source could not be asked. What it answered *wrongly* is told by [`Reading::close`].
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,29 @@ pub enum SourceError {
          seem to be behind one address; name each in `source.urls` instead, see docs/trust.md"
     )]
     Unsteady { url: String, height: Height },
+    #[error(
+        "{url} stands at height {height} and does not have block {committed}, which is committed; it is not followed before \
+         it is ahead, as {silent} more of `source.urls` may come back"
+    )]
+    Outrun { url: String, height: Height, committed: BlockRef, silent: usize },
+    #[error("{url} moved while it was asked what it says of blocks: {how}")]
+    Moved { url: String, how: String },
+    #[error(
+        "{answering} of `source.urls` say where they stand, and {quorum} must agree on a block (`source.quorum`)"
+    )]
+    TooFew { answering: usize, quorum: usize },
+    #[error(
+        "block {block} does not count: {agreeing} of the {quorum} servers that must agree on it do (`source.quorum`); {said}"
+    )]
+    NoQuorum {
+        block: BlockRef,
+        agreeing: usize,
+        quorum: usize,
+        /// What each of the others says, and the one that was followed.
+        said: String,
+        /// As many as must agree say the same, and something else than the one that was followed.
+        outvoted: bool,
+    },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
     #[error("{cause}; the next try is in {wait_ms} ms")]
@@ -100,6 +128,10 @@ impl SourceError {
             | SourceError::NoHashes { .. }
             | SourceError::Unsteady { .. }
             | SourceError::Unreachable { .. }
+            | SourceError::Outrun { .. }
+            | SourceError::Moved { .. }
+            | SourceError::TooFew { .. }
+            | SourceError::NoQuorum { .. }
             | SourceError::Resting { .. }
             | SourceError::Silent { .. } => Kind::Transient,
             SourceError::AllDown(last) => last.kind(),
@@ -124,6 +156,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Source {
     endpoints: Arc<[Endpoint]>,
+    /// How many of them must agree on a block.
+    quorum: usize,
 }
 
 impl Source {
@@ -137,7 +171,7 @@ impl Source {
         if endpoints.is_empty() {
             return Err(SourceError::Configuration("`source.urls` names no server".into()));
         }
-        Ok(Source { endpoints })
+        Ok(Source { endpoints, quorum: config.quorum })
     }
 
     /// The height of the tip; `None` while nothing is indexed.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::endpoint::Endpoint;
+use super::server::Server;
 use super::{SourceError, careful, hash, rpc};
-use crate::block::{BlockHash, BlockRef, Height};
+use crate::block::{BlockHash, BlockRef, Height, StateRoot};
 use crate::view::{Answer, Question};
 
 /// How many hashes are asked for again at once.
@@ -79,6 +80,29 @@ impl Reading {
     /// This server cannot be followed for now: others are asked before it for a while.
     pub fn distrust(&self) {
         self.endpoint.distrust();
+    }
+
+    /// The server that is asked.
+    pub fn server(&self) -> Server {
+        Server::new(&self.endpoint)
+    }
+
+    /// The state root at a height up to the tip's; `None` when the server keeps none. Like a view's answer it means
+    /// nothing unless the reading holds.
+    pub async fn state_root(&self, height: Height) -> Result<Option<StateRoot>, SourceError> {
+        if height > self.tip.height {
+            // It would be the tip's.
+            return Ok(None);
+        }
+        let root = rpc::state_root(&self.endpoint, height);
+        match height.previous().filter(|_| height == self.tip.height) {
+            // A root is written by itself: the tip's may not be there yet, and the one below it is answered.
+            Some(below) => {
+                let (root, below) = tokio::try_join!(root, rpc::state_root(&self.endpoint, below))?;
+                Ok(root.filter(|_| root != below))
+            }
+            None => root.await,
+        }
     }
 
     /// What the server still holds above its tip: the trace of a reorganisation that it could not finish.

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::SourceError;
 use super::endpoint::Endpoint;
-use crate::block::{BlockHash, Height};
+use crate::block::{BlockHash, Height, StateRoot};
 use crate::view::{Answer, Question, ViewFailure};
 
 #[derive(Deserialize)]
@@ -77,6 +77,36 @@ pub(super) async fn block_hash(
         // A gateway may not know the method.
         Err(message) if message.contains("not found") && !message.contains("Method") => Ok(None),
         Err(message) => Err(call.refused(message)),
+    }
+}
+
+/// `None` when the server keeps none: it has no such method, as older ones, or a proxy in front of it refuses it.
+pub(super) async fn state_root(
+    endpoint: &Endpoint,
+    height: Height,
+) -> Result<Option<StateRoot>, SourceError> {
+    if endpoint.lacks_state_roots() {
+        return Ok(None);
+    }
+    let call = Call { endpoint, name: format!("metashrew_stateroot({height})") };
+    // As a string: a number means the latest.
+    let params = json!([height.to_string()]);
+    match call.make::<String>("metashrew_stateroot", params, "a state root").await {
+        Ok(Ok(text)) => {
+            let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(&text)).ok();
+            let root = bytes.and_then(|bytes| StateRoot::from_slice(&bytes));
+            root.map(Some).ok_or_else(|| call.unexpected(&text, "`0x` and 64 hex digits"))
+        }
+        Ok(Err(message)) if message.to_lowercase().contains("not found") => {
+            endpoint.note_no_state_roots();
+            Ok(None)
+        }
+        Ok(Err(message)) => Err(call.refused(message)),
+        Err(SourceError::Status { status: 400 | 403..=405 | 501, .. }) => {
+            endpoint.note_no_state_roots();
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

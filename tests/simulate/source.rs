@@ -20,6 +20,7 @@ fn question(view: &str) -> debshrew::view::Question {
 pub fn source(simulator: &Simulator) -> Source {
     Source::new(&config::Source {
         urls: vec![simulator.url()],
+        quorum: 1,
         username: None,
         password: None,
         bearer_token: None,

@@ -193,7 +193,7 @@ impl Rig {
         let result = match self.folded(changes, Vec::new()).await {
             Ok(changes) => {
                 let (journaling, durability) = (Journaling::Kept, Durability::Strict);
-                let block = Block { at: at(height), changes, journaling, durability };
+                let block = Block { at: at(height), changes, journaling, durability, state_root: None };
                 self.writer().await.commit(block).await
             }
             Err(error) => Err(error.into()),
@@ -228,7 +228,13 @@ impl Rig {
         let mut all = Vec::new();
         for (height, changes) in (first..).zip(blocks) {
             let changes = self.folded(changes, Vec::new()).await?;
-            all.push(Block { at: at(height), changes, journaling, durability: Durability::Strict });
+            all.push(Block {
+                at: at(height),
+                changes,
+                journaling,
+                durability: Durability::Strict,
+                state_root: None,
+            });
         }
         let result = self.writer().await.commit_all(all, |_, _| ()).await;
         if result.is_err() {

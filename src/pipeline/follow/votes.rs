@@ -1,0 +1,56 @@
+//! What of the source counts only when several servers agree (`source.quorum`).
+
+use super::{Follow, unless_stopped};
+use crate::block::{BlockRef, Height};
+use crate::pipeline::{PipelineError, wait};
+use crate::reorg::Parting;
+use crate::source::{Claim, Reading};
+
+/// So many blocks are servers apart that index the same block at the same time.
+const USUAL_LAG: u32 = 2;
+
+impl Follow<'_> {
+    /// The highest block up to `to` that as many servers have as must agree; `None`, after a moment, when that leaves
+    /// nothing to commit.
+    pub(super) async fn enough_have(
+        &mut self,
+        reading: &Reading,
+        to: Height,
+    ) -> Result<Option<Height>, PipelineError> {
+        let tip = reading.tip();
+        let server = reading.server();
+        let asked = self.pipeline.source.common_tip(&server, tip);
+        let Some(common) = unless_stopped(self.stop, asked).await? else { return Ok(None) };
+        let to = self.highest(common).map(|highest| highest.min(to));
+        let to = to.filter(|to| *to >= self.next(self.checkpoint()));
+        if to.is_none() {
+            if tip.height.blocks_above(common) > USUAL_LAG {
+                let quorum = self.pipeline.source.quorum();
+                let reason = format!(
+                    "{quorum} servers must agree on a block (`source.quorum`), and only up to height {common} so many have it, \
+                     while the source is at height {}",
+                    tip.height
+                );
+                self.reporter.waiting(reason, None, Some(tip.height)).await?;
+            }
+            wait(self.pipeline.timing.poll_interval, self.stop).await;
+        }
+        Ok(to)
+    }
+
+    /// Nothing is taken back for a branch that one server alone is on, nor does the pipeline halt at it.
+    pub(super) async fn agree_on_fork(
+        &self,
+        reading: &Reading,
+        parting: &Parting,
+    ) -> Result<(), PipelineError> {
+        let source = &self.pipeline.source;
+        if source.quorum() < 2 {
+            return Ok(());
+        }
+        let block = BlockRef { height: parting.height, hash: parting.theirs };
+        let claim = Claim { block, state_root: None, views: Vec::new() };
+        let agreed = source.agree(&reading.server(), &[claim]).await;
+        agreed.short.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
