@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::SourceError;
 use super::doubt::Doubt;
-use super::silence::Silence;
+use super::silence::{Awaited, Silence};
 use crate::config;
 use crate::failure::{Backoff, Kind, chain};
 
@@ -45,6 +45,7 @@ struct Inner {
     slots: Semaphore,
     breaker: Mutex<Breaker>,
     silence: Silence,
+    silence_of_views: Silence,
     doubt: Doubt,
     lacks_state_roots: AtomicBool,
 }
@@ -136,6 +137,7 @@ impl Endpoint {
             slots: Semaphore::new(config.max_connections.max(1)),
             breaker: Mutex::new(breaker),
             silence: Silence::default(),
+            silence_of_views: Silence::default(),
             doubt: Doubt::default(),
             lacks_state_roots: AtomicBool::new(false),
         })))
@@ -178,8 +180,15 @@ impl Endpoint {
     }
 
     /// How long it has answered nothing while it was asked.
-    pub(super) fn silent_for(&self) -> Option<Duration> {
-        self.0.silence.lasts()
+    pub(super) fn silent_for(&self, awaited: Awaited) -> Option<Duration> {
+        self.silence(awaited).lasts()
+    }
+
+    fn silence(&self, awaited: Awaited) -> &Silence {
+        match awaited {
+            Awaited::Look => &self.0.silence,
+            Awaited::View => &self.0.silence_of_views,
+        }
     }
 
     /// Whether it is one server at all.
@@ -198,6 +207,7 @@ impl Endpoint {
     pub(super) async fn ask<T>(
         &self,
         call: &str,
+        awaited: Awaited,
         next_id: impl Fn() -> u32,
         request: impl Fn(u32) -> String,
         read: impl Fn(u32, &[u8]) -> Result<T, SourceError>,
@@ -206,7 +216,7 @@ impl Endpoint {
         let mut tries = 0;
         loop {
             let id = next_id();
-            let answer = match self.once(call, request(id)).await {
+            let answer = match self.once(call, awaited, request(id)).await {
                 Ok(body) => read(id, &body),
                 Err(error) => Err(error),
             };
@@ -232,10 +242,10 @@ impl Endpoint {
         }
     }
 
-    async fn once(&self, call: &str, request: String) -> Result<Vec<u8>, SourceError> {
+    async fn once(&self, call: &str, awaited: Awaited, request: String) -> Result<Vec<u8>, SourceError> {
         // Never closed.
         let _slot = self.0.slots.acquire().await;
-        let asking = self.0.silence.begin();
+        let asking = self.silence(awaited).begin();
         let answer = self.send(call, request).await;
         let timed_out =
             matches!(&answer, Err(SourceError::Unreachable { source, .. }) if source.is_timeout());
@@ -427,7 +437,8 @@ mod tests {
             socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
             String::from_utf8(head).unwrap().to_lowercase()
         };
-        let (head, answer) = tokio::join!(serve, endpoint.ask("c", || 1, |_| String::new(), |_, _| Ok(())));
+        let (head, answer) =
+            tokio::join!(serve, endpoint.ask("c", Awaited::Look, || 1, |_| String::new(), |_, _| Ok(())));
         answer.unwrap();
         head
     }

@@ -29,6 +29,7 @@ use crate::block::{BlockHash, BlockRef, Height};
 use crate::config;
 use crate::failure::Kind;
 use endpoint::Endpoint;
+use silence::Awaited;
 
 pub use quorum::{Agreed, Claim, Digest};
 pub use reading::{Reading, Verdict};
@@ -187,6 +188,7 @@ impl Source {
 
     /// A server that has answered nothing for long while it was asked.
     pub fn silent(&self) -> Option<SourceError> {
+        let silent = |endpoint| silent(endpoint, Awaited::Look).or_else(|| silent(endpoint, Awaited::View));
         self.endpoints.iter().find_map(silent)
     }
 
@@ -237,8 +239,8 @@ fn all_failed(failed: Vec<SourceError>) -> SourceError {
     }
 }
 
-fn silent(endpoint: &Endpoint) -> Option<SourceError> {
-    let is_silent = endpoint.silent_for().is_some_and(|lasts| lasts >= SILENCE);
+fn silent(endpoint: &Endpoint, awaited: Awaited) -> Option<SourceError> {
+    let is_silent = endpoint.silent_for(awaited).is_some_and(|lasts| lasts >= SILENCE);
     is_silent.then(|| SourceError::Silent { url: endpoint.shown().to_owned() })
 }
 
@@ -247,7 +249,7 @@ async fn tip_unless_silent(endpoint: &Endpoint) -> Result<Option<BlockRef>, Sour
     let watched = async {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if let Some(error) = silent(endpoint) {
+            if let Some(error) = silent(endpoint, Awaited::Look) {
                 return error;
             }
         }

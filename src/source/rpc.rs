@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use super::SourceError;
 use super::endpoint::Endpoint;
+use super::silence::Awaited;
 use crate::block::{BlockHash, Height, StateRoot};
 use crate::view::{Answer, Question, ViewFailure};
 
@@ -145,7 +146,8 @@ impl Call<'_> {
         let request =
             |id: u32| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         let read = |id, body: &[u8]| self.read(id, body, expected);
-        self.endpoint.ask(&self.name, next_id, request, read).await
+        let awaited = if method == "metashrew_view" { Awaited::View } else { Awaited::Look };
+        self.endpoint.ask(&self.name, awaited, next_id, request, read).await
     }
 
     fn read<T: for<'de> Deserialize<'de>>(

@@ -3,6 +3,13 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What is waited for. A server may answer looks at its tip, which go on meanwhile, and let a view wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Look,
+    View,
+}
+
 #[derive(Default)]
 pub(super) struct Silence(Mutex<State>);
 
