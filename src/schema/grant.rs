@@ -6,8 +6,18 @@ use super::{SchemaError, execute};
 use crate::db::{DbError, quote};
 use crate::table::{Tables, join};
 
-/// Lets a role read debshrew's views, what the pipeline replicates, and views of that alone. Nothing else of the schema.
-pub(super) async fn read(
+/// Lets a role read debshrew's views.
+pub(super) async fn overview(transaction: &Transaction<'_>, role: &str) -> Result<(), SchemaError> {
+    let role = quote(role);
+    let sql = format!(
+        "grant usage on schema debshrew to {role};\n\
+         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role}"
+    );
+    execute(transaction, &sql, &format!("let role {role} read")).await
+}
+
+/// Lets a role read what the pipeline replicates, and views of that alone. Nothing else of the schema.
+pub(super) async fn replicated(
     transaction: &Transaction<'_>,
     role: &str,
     tables: &Tables,
@@ -17,12 +27,7 @@ pub(super) async fn read(
     let replicated: Vec<u32> = tables.of_rows().map(|target| target.table.oid).collect();
     let mut readable: Vec<String> = tables.of_rows().map(|target| target.table.sql()).collect();
     readable.extend(views(transaction, schema, &replicated).await?);
-    let mut sql = format!(
-        "grant usage on schema debshrew to {role};\n\
-         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs to {role};\n\
-         grant usage on schema {} to {role};\n",
-        quote(schema)
-    );
+    let mut sql = format!("grant usage on schema {} to {role};\n", quote(schema));
     if !readable.is_empty() {
         sql.push_str(&format!("grant select on {} to {role}", join(readable.into_iter())));
     }

@@ -102,6 +102,9 @@ async fn migrate_locked(
     for view in VIEWS {
         execute(&transaction, view, "make the views").await?;
     }
+    for role in readers {
+        grant::overview(&transaction, role).await?;
+    }
     for pipeline in wanted {
         report.pipelines.push(migrate_pipeline(&transaction, pipeline, readers).await?);
     }
@@ -154,10 +157,8 @@ async fn migrate_pipeline(
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
     }
-    let known = register::readers(transaction, registered.id).await?;
-    // Of those that are wanted now, one that does not exist is an error.
-    for role in known.iter().chain(readers.iter().filter(|role| !known.contains(role))) {
-        grant::read(transaction, role, &tables, &wanted.schema).await?;
+    for role in register::readers(transaction, registered.id).await? {
+        grant::replicated(transaction, &role, &tables, &wanted.schema).await?;
     }
     let creators = foreign_creators(transaction, &wanted.schema).await?;
     let note = |role: &String| {
