@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Transaction};
 pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
 
 use crate::block::Height;
-use crate::db::{DbError, catalog};
+use crate::db::{DbError, catalog, kind_of};
 use crate::failure::Kind;
 use crate::register::{RegisterError, Registered, read_journals};
 use crate::table::{
@@ -131,6 +131,12 @@ pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Ta
     } else {
         Err(SchemaError::OutOfStep { pipeline: pipeline.name.clone(), differences: differences.join("; ") })
     }
+}
+
+/// Whether PostgreSQL refused a statement for what it is. One that took too long, or waited for a lock in vain, says nothing
+/// of the rows.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some() && kind_of(error) == Kind::Permanent
 }
 
 async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), SchemaError> {

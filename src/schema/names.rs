@@ -7,7 +7,7 @@ use tokio_postgres::Transaction;
 
 use super::constraints::{Constraint, read};
 use super::record::Records;
-use super::{SchemaError, execute};
+use super::{SchemaError, execute, is_refusal};
 use crate::db::{DbError, quote};
 
 /// The constraints as they are now, each with its definition under the recorded names.
@@ -26,7 +26,7 @@ pub(super) async fn read_beside_recorded(
     let former = match transaction.batch_execute(&back).await {
         Ok(()) => read(transaction, schema).await?,
         // Somebody else's table, or a name that something else than a table has taken: they count as new.
-        Err(error) if error.code().is_some() => BTreeMap::new(),
+        Err(error) if is_refusal(&error) => BTreeMap::new(),
         Err(error) => {
             return Err(DbError::statement("write the constraints under former names")(error).into());
         }
