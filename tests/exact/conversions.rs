@@ -183,6 +183,13 @@ const KEPT: &[(&str, &str)] = &[
     ("swapped_tables", "alter table d rename to x; alter table p rename to d; alter table x rename to p"),
     ("taken_column", "alter table c rename a to aa; alter table c add a integer"),
     ("taken_table", "alter table c rename to cc; create view c as select id from cc"),
+    ("taken_by_enum", "alter table c rename to cc; create type c as enum ('x')"),
+    ("taken_by_composite", "alter table c rename to cc; create type c as (x integer)"),
+    ("taken_by_domain", "alter table c rename to cc; create domain c as integer"),
+    (
+        "taken_by_index_and_type",
+        "alter table c rename to cc; create index c on cc (z); create type c as enum ('x')",
+    ),
 ];
 
 async fn committed(test: &TestDb, name: &str) -> Rig {
