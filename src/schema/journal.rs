@@ -13,6 +13,7 @@ use super::record::{Former, Records};
 use super::{SchemaError, execute, names};
 use crate::db::catalog::{self, Column, Table};
 use crate::db::{DbError, quote};
+use crate::failure::Kind;
 use crate::register::{self, JournalRecord, Registered, read_journals, write_journals};
 use crate::table::{
     PACKED_COLUMN, STATE_JOURNAL, STATE_TABLE, Tables, Target, is_journals_own, journal_schema,
@@ -410,15 +411,14 @@ impl<'a> Work<'a> {
         let name = quote(&held.name);
         // By way of the declared type, whose scale or length the table's values have been given too.
         let array = if held.name.starts_with(PACKED_COLUMN) { "[]" } else { "" };
+        let declared = format!("{}{array}", column.declared);
         let retype = format!(
-            "alter table {journal_sql} alter column {name} type {} using {name}::{}{array}::{}",
+            "alter table {journal_sql} alter column {name} type {} using {name}::{declared}::{}",
             held.type_and_collation(),
-            column.declared,
             held.type_sql
         );
         let done = format!("journal of `{}`: `{}` is now {}", table.name, held.name, column.declared);
         execute(self.transaction, "savepoint retype", "set a savepoint").await?;
-        let declared = format!("{}{array}", column.declared);
         let cut_off =
             constraints::is_cut_off(self.transaction, journal_sql, &held.name, &held.type_sql, &declared)
                 .await?;
@@ -428,9 +428,13 @@ impl<'a> Work<'a> {
                 column.name, table.name, column.declared
             ));
         }
-        if execute(self.transaction, &retype, &done).await.is_ok() {
-            self.steps.done.push(done);
-            return execute(self.transaction, "release savepoint retype", "release a savepoint").await;
+        match execute(self.transaction, &retype, &done).await {
+            Ok(()) => {
+                self.steps.done.push(done);
+                return execute(self.transaction, "release savepoint retype", "release a savepoint").await;
+            }
+            Err(error) if error.kind() == Kind::Transient => return Err(error),
+            Err(_) => {}
         }
         let anew = format!(
             "rollback to savepoint retype; release savepoint retype;\n\

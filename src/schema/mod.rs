@@ -20,7 +20,7 @@ pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progre
 
 use crate::block::Height;
 use crate::db::owners::refuse_foreign_schemas;
-use crate::db::{DbError, catalog};
+use crate::db::{DbError, catalog, kind_of};
 use crate::failure::{Kind, some_of};
 use crate::register::{self, RegisterError, Registered, read_journals};
 use crate::table::{
@@ -146,6 +146,12 @@ pub async fn running(client: &Client, pipeline: &str) -> Result<SchemaError, Sch
     };
     let by = held.map_or("a running debshrew writes it".to_owned(), |held| held.explained());
     Ok(SchemaError::Running { pipeline: pipeline.to_owned(), by })
+}
+
+/// Whether PostgreSQL refused a statement for what it is. One that took too long, or waited for a lock in vain, says nothing
+/// of the rows.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some() && kind_of(error) == Kind::Permanent
 }
 
 async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), SchemaError> {
