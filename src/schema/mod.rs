@@ -1,6 +1,7 @@
 //! What `migrate` does: it sets a database up for its pipelines and brings it up to date, their journals in step with their
 //! tables; and what every writer looks at first: the tables as they are now, if their journals fit them.
 
+mod columns;
 mod constraints;
 mod declared;
 mod grant;
