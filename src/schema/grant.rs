@@ -34,7 +34,8 @@ pub(super) async fn replicated(
     execute(transaction, &sql, &format!("let role {role} read")).await
 }
 
-/// Views of a schema that are ours to grant and read, by way of other views perhaps, nothing but these tables.
+/// Views of a schema that are ours to grant and read, by way of other views perhaps, nothing but these tables. What is
+/// stored was read with the rights of whoever stored it, by functions as well: such a view may call none that could read.
 async fn views(
     transaction: &Transaction<'_>,
     schema: &str,
@@ -52,7 +53,15 @@ async fn views(
                                  and d.refclassid = 'pg_class'::regclass \
              ) \
              select v.oid::regclass::text as name from reads r join pg_class c on c.oid = r.oid join pg_class v on v.oid = r.view \
-              group by v.oid having bool_and(c.relkind in ('v', 'm') or c.oid = any ($2)) order by 1",
+              group by v.oid having bool_and(c.relkind in ('v', 'm') or c.oid = any ($2)) \
+                 and not (bool_or(c.relkind = 'm') and bool_or(exists ( \
+                       select from pg_rewrite w \
+                        cross join lateral regexp_matches(w.ev_action::text, ':(?:op|win|agg)?f(?:unc|n)(?:id|oid) (\\d+)', 'g') m \
+                         join pg_proc p on p.oid = m[1]::oid join pg_language l on l.oid = p.prolang \
+                        where w.ev_class = c.oid and c.relkind in ('v', 'm') \
+                          and (l.lanname not in ('internal', 'c') or p.prokind = 'a' and p.oid >= 16384 or p.proname like '%\\_to\\_xml%' \
+                               or p.provolatile = 'v')))) \
+              order by 1",
             &[&schema, &tables],
         )
         .await

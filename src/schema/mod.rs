@@ -20,7 +20,7 @@ use tokio_postgres::{Client, Transaction};
 pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
 
 use crate::block::Height;
-use crate::db::owners::refuse_foreign_schemas;
+use crate::db::owners::{refuse_foreign_objects, refuse_foreign_schemas};
 use crate::db::{DbError, catalog, kind_of};
 use crate::failure::{Kind, some_of};
 use crate::register::{self, RegisterError, Registered, read_journals};
@@ -127,6 +127,7 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
 /// The pipeline's tables, if their journals fit them.
 pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
     refuse_foreign_schemas(client, &[&journal_schema(&pipeline.name), &pipeline.schema]).await?;
+    refuse_foreign_objects(client, &[&journal_schema(&pipeline.name)]).await?;
     let tables = read_tables(client, pipeline).await?;
     let differences = journal::differences(client, pipeline, &tables).await?;
     if differences.is_empty() {
