@@ -222,6 +222,24 @@ async fn what_somebody_else_has_put_into_our_schemas_is_refused() {
         }
         admin.batch_execute(&format!("drop schema {schema} cascade")).await.unwrap();
     }
+    // Nor does a trigger fire that somebody was let make.
+    scene.succeed(&["migrate"]).await;
+    admin
+        .batch_execute(
+            "create schema planted authorization debshrew_test_planter; \
+             grant usage on schema debshrew to debshrew_test_planter; \
+             grant trigger on debshrew.activity to debshrew_test_planter; set role debshrew_test_planter; \
+             create function planted.g() returns trigger language plpgsql as $$ begin return new; end $$; \
+             create trigger g before update on debshrew.activity for each row execute function planted.g(); reset role",
+        )
+        .await
+        .unwrap();
+    for command in [&["check"][..], &["migrate"], &["run", "--once"]] {
+        let Output { code, stdout, stderr } = scene.run(command).await;
+        assert_ne!(code, 0, "{command:?}: {stdout}");
+        let said = "`debshrew.activity`'s trigger `g` belongs to role `debshrew_test_planter`";
+        assert!((stdout + &stderr).contains(said), "{command:?}: {stderr}");
+    }
 }
 
 /// Takes the pipeline's lock, as anybody can who may connect.

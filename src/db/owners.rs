@@ -42,16 +42,21 @@ pub async fn refuse_foreign_schemas(client: &impl GenericClient, schemas: &[&str
 }
 
 /// Refuses what is in schemas of debshrew's own and belongs to a role that is not trusted: somebody let that role create
-/// there, before debshrew did.
+/// there before debshrew did, or make triggers.
 pub async fn refuse_foreign_objects(client: &impl GenericClient, schemas: &[&str]) -> Result<(), DbError> {
     let sql = format!(
         "-- db::owners::refuse_foreign_objects\n{TRUSTED}\n\
-         select o.schema::text || '.' || o.name::text as name, pg_catalog.pg_get_userbyid(o.owner)::text as owner \
-           from (select n.nspname, c.relname, c.relowner \
+         select o.schema::text || '.' || o.name as name, pg_catalog.pg_get_userbyid(o.owner)::text as owner \
+           from (select n.nspname, c.relname::text, c.relowner \
                    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
                  union all \
-                 select n.nspname, p.proname, p.proowner \
-                   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace) o (schema, name, owner) \
+                 select n.nspname, p.proname::text, p.proowner \
+                   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+                 union all \
+                 select n.nspname, c.relname::text || '`''s trigger `' || g.tgname::text, p.proowner \
+                   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid \
+                   join pg_catalog.pg_class c on c.oid = g.tgrelid \
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace) o (schema, name, owner) \
           where o.schema = any ($1) and o.owner not in (select oid from trusted) order by 1 limit 1"
     );
     let row = client
