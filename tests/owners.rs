@@ -172,12 +172,12 @@ async fn a_table_that_belongs_to_somebody_else_is_not_read_either() {
     let test = database("owners_policies").await;
     let admin = test.connect().await;
     admin.batch_execute("drop schema debshrew cascade").await.unwrap();
-    role(&admin, "debshrew_test_plain", "").await;
+    role(&admin, "debshrew_test_humble", "").await;
     role(&admin, "debshrew_test_policer", "").await;
     admin
         .batch_execute(
-            "grant create on database debshrew_test_owners_policies to debshrew_test_plain; \
-             create schema open authorization debshrew_test_plain; \
+            "grant create on database debshrew_test_owners_policies to debshrew_test_humble; \
+             create schema open authorization debshrew_test_humble; \
              grant create, usage on schema open to debshrew_test_policer; set role debshrew_test_policer; \
              create table open.his (id integer primary key); insert into open.his values (1); \
              create function open.ran() returns bool language plpgsql as $$ begin \
@@ -187,7 +187,7 @@ async fn a_table_that_belongs_to_somebody_else_is_not_read_either() {
         )
         .await
         .unwrap();
-    let plain = TestDb { dsn: test.as_role("debshrew_test_plain") };
+    let plain = TestDb { dsn: test.as_role("debshrew_test_humble") };
     let (_, report) = Rig::up_with_report(&plain, "open", "create table t (id integer primary key)").await;
     assert_eq!(report.pipelines[0].tables, ["t"]);
 }
