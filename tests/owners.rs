@@ -86,13 +86,13 @@ async fn bare(name: &str) -> (TestDb, Client) {
     let test = database(name).await;
     let admin = test.connect().await;
     admin.batch_execute("drop schema debshrew cascade").await.unwrap();
-    role(&admin, "debshrew_test_squatter", "").await;
     (test, admin)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_that_somebody_else_made_first_are_refused_by_name() {
     let (test, admin) = bare("owners_schemas").await;
+    role(&admin, "debshrew_test_squatter", "").await;
     let scene = Scene::over(test, COUNTER, quick(5)).await;
     for schema in ["debshrew", "debshrew_counter", "counter"] {
         admin
@@ -169,9 +169,7 @@ async fn a_table_that_belongs_to_somebody_else_is_not_replicated() {
 
 #[tokio::test]
 async fn a_table_that_belongs_to_somebody_else_is_not_read_either() {
-    let test = database("owners_policies").await;
-    let admin = test.connect().await;
-    admin.batch_execute("drop schema debshrew cascade").await.unwrap();
+    let (test, admin) = bare("owners_policies").await;
     role(&admin, "debshrew_test_humble", "").await;
     role(&admin, "debshrew_test_policer", "").await;
     admin
@@ -194,9 +192,7 @@ async fn a_table_that_belongs_to_somebody_else_is_not_read_either() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_somebody_else_has_put_into_our_schemas_is_refused() {
-    let test = database("owners_objects").await;
-    let admin = test.connect().await;
-    admin.batch_execute("drop schema debshrew cascade").await.unwrap();
+    let (test, admin) = bare("owners_objects").await;
     role(&admin, "debshrew_test_planter", "").await;
     let scene = Scene::over(test, COUNTER, quick(5)).await;
     let history =

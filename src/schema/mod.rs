@@ -142,10 +142,7 @@ pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Ta
 
 /// Why the pipeline's lock cannot be taken.
 pub async fn running(client: &Client, pipeline: &str) -> Result<SchemaError, SchemaError> {
-    let held = match register::find(client, pipeline).await? {
-        Some(found) => register::holder(client, found.id).await?,
-        None => None,
-    };
+    let held = register::holder_of(client, pipeline).await?;
     let by = held.map_or("a running debshrew writes it".to_owned(), |held| held.explained());
     Ok(SchemaError::Running { pipeline: pipeline.to_owned(), by })
 }
