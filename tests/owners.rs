@@ -86,13 +86,13 @@ async fn bare(name: &str) -> (TestDb, Client) {
     let test = database(name).await;
     let admin = test.connect().await;
     admin.batch_execute("drop schema debshrew cascade").await.unwrap();
-    role(&admin, "debshrew_test_squatter", "").await;
     (test, admin)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemas_that_somebody_else_made_first_are_refused_by_name() {
     let (test, admin) = bare("owners_schemas").await;
+    role(&admin, "debshrew_test_squatter", "").await;
     let scene = Scene::over(test, COUNTER, quick(5)).await;
     for schema in ["debshrew", "debshrew_counter", "counter"] {
         admin
@@ -167,6 +167,77 @@ async fn a_table_that_belongs_to_somebody_else_is_not_replicated() {
     }
 }
 
+#[tokio::test]
+async fn a_table_that_belongs_to_somebody_else_is_not_read_either() {
+    let (test, admin) = bare("owners_policies").await;
+    role(&admin, "debshrew_test_humble", "").await;
+    role(&admin, "debshrew_test_policer", "").await;
+    admin
+        .batch_execute(
+            "grant create on database debshrew_test_owners_policies to debshrew_test_humble; \
+             create schema open authorization debshrew_test_humble; \
+             grant create, usage on schema open to debshrew_test_policer; set role debshrew_test_policer; \
+             create table open.his (id integer primary key); insert into open.his values (1); \
+             create function open.ran() returns bool language plpgsql as $$ begin \
+               raise exception 'his code ran as %', current_user; end $$; \
+             alter table open.his enable row level security; \
+             create policy p on open.his using (open.ran()); grant select on open.his to public; reset role",
+        )
+        .await
+        .unwrap();
+    let plain = TestDb { dsn: test.as_role("debshrew_test_humble") };
+    let (_, report) = Rig::up_with_report(&plain, "open", "create table t (id integer primary key)").await;
+    assert_eq!(report.pipelines[0].tables, ["t"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_has_put_into_our_schemas_is_refused() {
+    let (test, admin) = bare("owners_objects").await;
+    role(&admin, "debshrew_test_planter", "").await;
+    let scene = Scene::over(test, COUNTER, quick(5)).await;
+    let history =
+        "(version int4 primary key, name varchar(255), applied_on varchar(255), checksum varchar(255))";
+    for (schema, thing) in [
+        ("debshrew", format!("table debshrew.migration_history {history}")),
+        ("debshrew", "function debshrew.advance() returns int language sql as 'select 1'".to_owned()),
+        (
+            "debshrew_counter",
+            "table debshrew_counter.debshrew_state (key bytea primary key, value bytea)".to_owned(),
+        ),
+    ] {
+        let sql = format!(
+            "create schema {schema}; grant create, usage on schema {schema} to debshrew_test_planter; \
+             set role debshrew_test_planter; create {thing}; reset role"
+        );
+        admin.batch_execute(&sql).await.unwrap();
+        for command in [&["check"][..], &["migrate"]] {
+            let Output { code, stdout, stderr } = scene.run(command).await;
+            assert_ne!(code, 0, "{thing} {command:?} was taken: {stdout}");
+            let said = "belongs to role `debshrew_test_planter`, which debshrew does not trust";
+            assert!((stdout + &stderr).contains(said), "{thing} {command:?}: {stderr}");
+        }
+        admin.batch_execute(&format!("drop schema {schema} cascade")).await.unwrap();
+    }
+    // Nor does a trigger fire that somebody was let make.
+    scene.succeed(&["migrate"]).await;
+    admin
+        .batch_execute(
+            "create schema planted authorization debshrew_test_planter; \
+             grant usage on schema debshrew to debshrew_test_planter; \
+             grant trigger on debshrew.activity to debshrew_test_planter; set role debshrew_test_planter; \
+             create function planted.g() returns trigger language plpgsql as $$ begin return new; end $$; \
+             create trigger g before update on debshrew.activity for each row execute function planted.g(); reset role",
+        )
+        .await
+        .unwrap();
+    for command in [&["check"][..], &["migrate"], &["run", "--once"]] {
+        let Output { code, stdout, stderr } = scene.run(command).await;
+        assert_ne!(code, 0, "{command:?}: {stdout}");
+        let said = "`debshrew.activity`'s trigger `g` belongs to role `debshrew_test_planter`";
+        assert!((stdout + &stderr).contains(said), "{command:?}: {stderr}");
+    }
+}
+
 /// Takes the pipeline's lock, as anybody can who may connect.
 async fn squat(client: &Client) -> i32 {
     let sql = "set application_name = E'debshrew/squat\\nted'; select pg_advisory_lock(1684173672, pipeline_id) \
@@ -233,7 +304,13 @@ async fn readers_are_let_into_what_is_replicated_alone_and_into_what_is_made_lat
         .unwrap();
     admin
         .batch_execute(
-            "create table shared.no_key (x text); create view shared.leak as select x from shared.no_key",
+            "create table shared.no_key (x text); create view shared.leak as select x from shared.no_key; \
+             create function shared.told() returns text language sql as 'select min(x) from shared.no_key'; \
+             create materialized view shared.stored as select shared.told() as x; \
+             create view shared.of_stored as select x from shared.stored; \
+             create materialized view shared.xml as \
+               select pg_catalog.query_to_xml('table shared.no_key', true, false, '')::text as x; \
+             create materialized view shared.copied as select count(*) from shared.secrets where x < 'z'",
         )
         .await
         .unwrap();
@@ -252,6 +329,10 @@ async fn readers_are_let_into_what_is_replicated_alone_and_into_what_is_made_lat
         ("secrets", true),
         ("no_key", false),
         ("leak", false),
+        ("stored", false),
+        ("of_stored", false),
+        ("xml", false),
+        ("copied", true),
         ("later", false),
     ] {
         let found: bool = admin.query_one(may, &[&format!("shared.{name}")]).await.unwrap().get(0);

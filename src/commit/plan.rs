@@ -114,7 +114,8 @@ fn one(tables: &Tables, change: Emitted<'_>, journaling: Journaling) -> Result<S
     let target = tables.get(change.table);
     let images = match (journaling, change.touch, change.values) {
         (Journaling::Skipped, _, _) | (_, Touch::Again, None) => Images::None,
-        (Journaling::Kept, Touch::First, _) => Images::Whole,
+        (Journaling::Kept, Touch::Only, _) if !target.has_triggers() => Images::Set,
+        (Journaling::Kept, Touch::Only | Touch::First, _) => Images::Whole,
         // What it finds is the block's own; but the change before may have found nothing.
         (Journaling::Kept, Touch::Again, Some(_)) => Images::Made,
     };

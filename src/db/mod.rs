@@ -54,6 +54,11 @@ pub enum DbError {
          what is in it, then drop it or give it to debshrew's role (`alter schema … owner to …`)"
     )]
     ForeignSchema { schema: String, owner: String },
+    #[error(
+        "`{name}` belongs to role `{owner}`, which debshrew does not trust: what `{owner}` puts there would run with \
+         debshrew's rights; look at it, then drop it, and let nobody else create in that schema"
+    )]
+    ForeignObject { name: String, owner: String },
     #[error("a migration failed: {detail}")]
     Migration { detail: String, kind: Kind },
     #[error(
@@ -75,6 +80,7 @@ impl DbError {
             | DbError::Tls(_)
             | DbError::Catalog(_)
             | DbError::ForeignSchema { .. }
+            | DbError::ForeignObject { .. }
             | DbError::NewerDatabase { .. }
             | DbError::OlderDatabase { .. } => Kind::Permanent,
             // All are in use, or making one took too long.
@@ -176,6 +182,7 @@ impl Db {
         })?;
         if !self.trusted.load(Ordering::Relaxed) {
             let there = owners::refuse_foreign_schemas(&**client, &["debshrew"]).await?;
+            owners::refuse_foreign_objects(&**client, &["debshrew"]).await?;
             self.trusted.store(there, Ordering::Relaxed);
         }
         Ok(client)

@@ -41,9 +41,37 @@ pub async fn refuse_foreign_schemas(client: &impl GenericClient, schemas: &[&str
     }
 }
 
+/// Refuses what is in schemas of debshrew's own and belongs to a role that is not trusted: somebody let that role create
+/// there before debshrew did, or make triggers.
+pub async fn refuse_foreign_objects(client: &impl GenericClient, schemas: &[&str]) -> Result<(), DbError> {
+    let sql = format!(
+        "-- db::owners::refuse_foreign_objects\n{TRUSTED}\n\
+         select o.schema::text || '.' || o.name as name, pg_catalog.pg_get_userbyid(o.owner)::text as owner \
+           from (select n.nspname, c.relname::text, c.relowner \
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
+                 union all \
+                 select n.nspname, p.proname::text, p.proowner \
+                   from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace \
+                 union all \
+                 select n.nspname, c.relname::text || '`''s trigger `' || g.tgname::text, p.proowner \
+                   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid \
+                   join pg_catalog.pg_class c on c.oid = g.tgrelid \
+                   join pg_catalog.pg_namespace n on n.oid = c.relnamespace) o (schema, name, owner) \
+          where o.schema = any ($1) and o.owner not in (select oid from trusted) order by 1 limit 1"
+    );
+    let row = client
+        .query_opt(&sql, &[&schemas])
+        .await
+        .map_err(DbError::statement("see whom debshrew's tables belong to"))?;
+    match row {
+        Some(row) => Err(DbError::ForeignObject { name: row.get("name"), owner: row.get("owner") }),
+        None => Ok(()),
+    }
+}
+
 /// Tables of a schema that belong, or of which a partition does, to a role that is not trusted: that role, by the table's
 /// number.
-pub(super) async fn foreign_tables(
+pub async fn foreign_tables(
     client: &impl GenericClient,
     schema: &str,
 ) -> Result<BTreeMap<u32, String>, DbError> {
@@ -51,7 +79,7 @@ pub(super) async fn foreign_tables(
         "-- db::owners::foreign_tables\n{TRUSTED}\n\
          select coalesce(pg_partition_root(c.oid)::oid, c.oid) as root, pg_get_userbyid(c.relowner)::text as owner \
            from pg_class c \
-          where c.relkind in ('r', 'p') and c.relowner not in (select oid from trusted) \
+          where c.relkind in ('r', 'p', 'f') and c.relowner not in (select oid from trusted) \
             and coalesce(pg_partition_root(c.oid)::oid, c.oid) in ( \
                   select r.oid from pg_class r join pg_namespace n on n.oid = r.relnamespace where n.nspname = $1)"
     );

@@ -134,7 +134,10 @@ fn is_loopback(name: &str) -> bool {
 /// Whether there are Unix sockets alone.
 fn is_local(config: &tokio_postgres::Config) -> bool {
     let hosts = config.get_hosts();
-    !hosts.is_empty() && hosts.iter().all(|host| matches!(host, Host::Unix(_)))
+    // An address is connected to in its host's place.
+    config.get_hostaddrs().is_empty()
+        && !hosts.is_empty()
+        && hosts.iter().all(|host| matches!(host, Host::Unix(_)))
 }
 
 fn roots(path: &Path, named: &str) -> Result<RootCertStore, DbError> {
@@ -221,6 +224,7 @@ mod tests {
             ("host=h sslrootcert = '/a b'", None, SslMode::Require, file("/a b", "sslrootcert")),
             ("host=h sslrootcert=/a", Some("ca.pem"), SslMode::Require, file("ca.pem", "ca.pem")),
             ("postgres:///d?host=/tmp&sslmode=verify-full", None, SslMode::Disable, Trust::System),
+            ("host=/tmp hostaddr=10.0.0.1 sslmode=verify-full", None, SslMode::Require, Trust::System),
             ("postgres:///d?host=/tmp", Some("ca.pem"), SslMode::Disable, file("ca.pem", "ca.pem")),
         ] {
             let plan = plan(url, root).unwrap();

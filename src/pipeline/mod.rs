@@ -287,7 +287,7 @@ impl Pipeline {
                 return Ok(Some(writer));
             }
             if taken.is_some() {
-                let held = self.holder().await?;
+                let held = register::holder_of(&*self.db.client().await?, &self.name).await?;
                 if held.is_some() && held != seen {
                     let held = held.as_ref().map(Held::explained).unwrap_or_default();
                     tracing::info!(pipeline = self.name, "standing by: {held}");
@@ -297,12 +297,6 @@ impl Pipeline {
             wait(STANDBY_INTERVAL, stop).await;
         }
         Ok(None)
-    }
-
-    async fn holder(&self) -> Result<Option<Held>, PipelineError> {
-        let client = self.db.client().await?;
-        let Some(found) = register::find(&**client, &self.name).await? else { return Ok(None) };
-        Ok(register::holder(&client, found.id).await?)
     }
 
     /// Best effort: when the database is what failed, the log has it.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, GenericClient};
 
-use super::{RegisterError, is_missing};
+use super::{RegisterError, find, is_missing};
 use crate::block::Height;
 use crate::db::DbError;
 use crate::db::lock::{Holder, Lock};
@@ -116,8 +116,15 @@ impl Held {
     }
 }
 
-/// The session that holds the pipeline's lock, if one does.
-pub async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, RegisterError> {
+/// The session that holds the lock of the pipeline of that name, if one does.
+pub async fn holder_of(client: &Client, name: &str) -> Result<Option<Held>, RegisterError> {
+    match find(client, name).await? {
+        Some(found) => holder(client, found.id).await,
+        None => Ok(None),
+    }
+}
+
+async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, RegisterError> {
     let Some(by) = Lock::Writer(pipeline).holder(client).await? else { return Ok(None) };
     let row = client
         .query_opt(

@@ -24,13 +24,25 @@ pub(super) struct Course {
     answers: Option<Vec<Answer>>,
     /// Where no portion may end: the interpreter's fuel when a `table.grow` began, and with it.
     cuts: Vec<Range<u64>>,
+    /// How many bytes the answers have that are kept.
+    kept: usize,
+    /// Fuel of evaluations that were begun again.
+    lost: u64,
 }
 
 impl Course {
     pub(super) fn new(transform: &Transform, at: BlockRef) -> Course {
         let Compiled { portion, grows_tables, .. } = &*transform.0;
         let answers = grows_tables.then(Vec::new);
-        Course { transform: transform.clone(), at, portion: *portion, answers, cuts: Vec::new() }
+        Course {
+            transform: transform.clone(),
+            at,
+            portion: *portion,
+            answers,
+            cuts: Vec::new(),
+            kept: 0,
+            lost: 0,
+        }
     }
 
     pub(super) fn begin(self) -> Result<Step, RuntimeError> {
@@ -99,6 +111,17 @@ impl Course {
         }
     }
 
+    /// Keeps an answer for an evaluation that is begun again, up to as many bytes as the module itself may have.
+    fn keep(&mut self, answer: &Answer) {
+        let Some(answers) = &mut self.answers else { return };
+        self.kept = self.kept.saturating_add(answer.bytes());
+        if self.kept <= self.transform.0.limits.memory_bytes {
+            answers.push(answer.clone());
+        } else {
+            self.answers = None;
+        }
+    }
+
     /// Gives the interpreter its next portion, or more if what it is about to do needs more; returns how much fuel it
     /// used before.
     fn refill(&self, store: &mut Store<Host>, required: u64) -> Result<u64, Stopped> {
@@ -115,15 +138,17 @@ impl Course {
     }
 
     /// The interpreter does not go on after a `table.grow` that its portion did not suffice for. It comes there again
-    /// with the same fuel used, and then has enough.
+    /// with the same fuel used, and then has enough. All in all a block takes twice its fuel's time at most.
     fn begin_again(mut self, cut: Range<u64>) -> Result<Step, RuntimeError> {
         const MOST: usize = 16;
-        if self.cuts.len() == MOST {
+        self.lost = self.lost.saturating_add(cut.start);
+        if self.cuts.len() == MOST || self.lost > self.transform.0.limits.fuel || self.answers.is_none() {
             return Err(RuntimeError::Misuse("it grows its tables too often".into()));
         }
         self.cuts.push(cut);
         self.cuts.sort_by_key(|cut| cut.start);
         let answers = self.answers.replace(Vec::new()).unwrap_or_default();
+        self.kept = 0;
         let mut step = self.begin()?;
         for answer in answers {
             step = match step {
@@ -150,9 +175,7 @@ impl Suspended {
         let Suspended { mut course, mut store, memory, call, asked } = self;
         pay(&mut store, Price::Question)?;
         pay(&mut store, Price::Take(answer.bytes()))?;
-        if let Some(answers) = &mut course.answers {
-            answers.push(answer.clone());
-        }
+        course.keep(&answer);
         let value = store.data_mut().answered(asked, answer)?;
         let call = call.resume(&mut store, &[Val::I32(value)]);
         course.go_on(store, memory, call)

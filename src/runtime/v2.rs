@@ -138,10 +138,8 @@ fn hex(mut caller: Caller<'_, Host>, from: i32, length: i32, to: i32) -> HostRes
     pay(&mut caller, Price::Hex(length))?;
     let memory = memory(&mut caller)?;
     let memory = memory.data_mut(&mut caller);
-    let mut digits = vec![0; length * 2];
-    hex::encode_to_slice(bytes(memory, IMPORT, from, length)?, &mut digits)
-        .map_err(|error| Stopped::misuse(format!("{IMPORT}: {error}")))?;
-    place(memory, IMPORT, to, digits.len())?.copy_from_slice(&digits);
+    let digits = hex::encode(bytes(memory, IMPORT, from, length)?);
+    place(memory, IMPORT, to, digits.len())?.copy_from_slice(digits.as_bytes());
     Ok(())
 }
 

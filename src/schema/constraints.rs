@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::Transaction;
 
-use super::{SchemaError, execute};
+use super::{SchemaError, execute, is_refusal};
 use crate::db::catalog::ColumnId;
 use crate::db::{DbError, quote};
 use crate::table::{Target, join};
@@ -202,7 +202,7 @@ impl Constraint {
                 Ok(row.get(0))
             }
             // A domain's check raises an error; and what cannot be checked is not known to hold.
-            Err(error) if error.code().is_some() => {
+            Err(error) if is_refusal(&error) => {
                 let sql = "rollback to savepoint images; release savepoint images";
                 execute(transaction, sql, "go back to a savepoint").await?;
                 Ok(true)
@@ -298,7 +298,7 @@ pub(super) async fn is_cut_off(
     match transaction.query_one(&sql, &[]).await {
         Ok(row) => Ok(row.get(0)),
         // Types without equality have no length; and what cannot be cast is said by whoever casts it.
-        Err(error) if error.code().is_some() => {
+        Err(error) if is_refusal(&error) => {
             execute(transaction, "rollback to savepoint retype", "go back to a savepoint").await?;
             Ok(false)
         }

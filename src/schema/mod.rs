@@ -1,6 +1,7 @@
 //! What `migrate` does: it sets a database up for its pipelines and brings it up to date, their journals in step with their
 //! tables; and what every writer looks at first: the tables as they are now, if their journals fit them.
 
+mod columns;
 mod constraints;
 mod declared;
 mod grant;
@@ -19,8 +20,8 @@ use tokio_postgres::{Client, Transaction};
 pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
 
 use crate::block::Height;
-use crate::db::owners::refuse_foreign_schemas;
-use crate::db::{DbError, catalog};
+use crate::db::owners::{refuse_foreign_objects, refuse_foreign_schemas};
+use crate::db::{DbError, catalog, kind_of};
 use crate::failure::{Kind, some_of};
 use crate::register::{self, RegisterError, Registered, read_journals};
 use crate::table::{
@@ -126,6 +127,7 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
 /// The pipeline's tables, if their journals fit them.
 pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
     refuse_foreign_schemas(client, &[&journal_schema(&pipeline.name), &pipeline.schema]).await?;
+    refuse_foreign_objects(client, &[&journal_schema(&pipeline.name)]).await?;
     let tables = read_tables(client, pipeline).await?;
     let differences = journal::differences(client, pipeline, &tables).await?;
     if differences.is_empty() {
@@ -140,12 +142,15 @@ pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Ta
 
 /// Why the pipeline's lock cannot be taken.
 pub async fn running(client: &Client, pipeline: &str) -> Result<SchemaError, SchemaError> {
-    let held = match register::find(client, pipeline).await? {
-        Some(found) => register::holder(client, found.id).await?,
-        None => None,
-    };
+    let held = register::holder_of(client, pipeline).await?;
     let by = held.map_or("a running debshrew writes it".to_owned(), |held| held.explained());
     Ok(SchemaError::Running { pipeline: pipeline.to_owned(), by })
+}
+
+/// Whether PostgreSQL refused a statement for what it is. One that took too long, or waited for a lock in vain, says nothing
+/// of the rows.
+fn is_refusal(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some() && kind_of(error) == Kind::Permanent
 }
 
 async fn execute(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<(), SchemaError> {

@@ -7,7 +7,7 @@ use tokio_postgres::Transaction;
 
 use super::constraints::{Constraint, read};
 use super::record::Records;
-use super::{SchemaError, execute};
+use super::{SchemaError, execute, is_refusal};
 use crate::db::{DbError, quote};
 
 /// The constraints as they are now, each with its definition under the recorded names.
@@ -26,7 +26,7 @@ pub(super) async fn read_beside_recorded(
     let former = match transaction.batch_execute(&back).await {
         Ok(()) => read(transaction, schema).await?,
         // Somebody else's table, or a name that something else than a table has taken: they count as new.
-        Err(error) if error.code().is_some() => BTreeMap::new(),
+        Err(error) if is_refusal(&error) => BTreeMap::new(),
         Err(error) => {
             return Err(DbError::statement("write the constraints under former names")(error).into());
         }
@@ -48,6 +48,8 @@ pub(super) async fn read_beside_recorded(
 struct Relations {
     names: BTreeMap<u32, String>,
     columns: BTreeMap<u32, BTreeMap<i16, String>>,
+    /// Types of no table, which none can be called like either.
+    types: Vec<String>,
 }
 
 impl Relations {
@@ -61,12 +63,26 @@ impl Relations {
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
                    left join pg_catalog.pg_attribute a \
                      on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and c.relkind in ('r', 'p') \
-                  where n.nspname = $1",
+                  where n.nspname = $1 and c.relkind <> 'c'",
                 &[&schema],
             )
             .await
             .map_err(DbError::statement("read the tables' names"))?;
-        let mut relations = Relations { names: BTreeMap::new(), columns: BTreeMap::new() };
+        let types = transaction
+            .query(
+                "-- schema::names::look\n\
+                 select t.typname::text as name \
+                   from pg_catalog.pg_type t \
+                   join pg_catalog.pg_namespace n on n.oid = t.typnamespace \
+                   left join pg_catalog.pg_class c on c.oid = t.typrelid \
+                  where n.nspname = $1 and (c.oid is null or c.relkind = 'c') \
+                    and not exists (select from pg_catalog.pg_type e where e.typarray = t.oid)",
+                &[&schema],
+            )
+            .await
+            .map_err(DbError::statement("read the types' names"))?;
+        let types = types.iter().map(|row| row.get("name")).collect();
+        let mut relations = Relations { names: BTreeMap::new(), columns: BTreeMap::new(), types };
         for row in &rows {
             let oid = row.get("oid");
             relations.names.insert(oid, row.get("name"));
@@ -83,7 +99,13 @@ impl Relations {
         }
         let recorded = || records.all().filter(|(_, record)| self.names.contains_key(&record.oid));
         let tables = recorded().map(|(name, record)| (record.oid, name)).collect();
-        for (from, to) in renamings(&self.names, &tables) {
+        let tables = renamings(&self.names, &tables);
+        let is_wanted = |name: &&String| tables.iter().any(|(_, to)| to == *name);
+        for (index, name) in self.types.iter().filter(is_wanted).enumerate() {
+            let aside = quote(&format!("debshrew renaming type {index}"));
+            sql.push_str(&format!("alter type {}.{} rename to {aside};\n", quote(schema), quote(name)));
+        }
+        for (from, to) in tables {
             sql.push_str(&format!(
                 "alter table {}.{} rename to {};\n",
                 quote(schema),

@@ -15,7 +15,7 @@ use super::witness::Witness;
 use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables, running};
 use crate::db::catalog::{self, Table};
 use crate::db::lock::Lock;
-use crate::db::owners::{foreign_creators, refuse_foreign_schemas};
+use crate::db::owners::{foreign_creators, refuse_foreign_objects, refuse_foreign_schemas};
 use crate::db::{DbError, migrate, quote};
 use crate::register::{self, Registered, read_journals, write_journals};
 use crate::table::{STATE_TABLE, Target, advice, journal_schema};
@@ -89,6 +89,7 @@ async fn migrate_locked(
     let transaction = client.transaction().await.map_err(DbError::statement("begin the migrations"))?;
     let mut report = Report::default();
     make_schema(&transaction, "debshrew").await?;
+    refuse_foreign_objects(&transaction, &["debshrew"]).await?;
     migrate::refuse_newer(&transaction).await?;
     for pipeline in wanted {
         if let Some(found) = register::find(&transaction, &pipeline.name).await?
@@ -101,6 +102,9 @@ async fn migrate_locked(
     report.own = done.iter().map(ToString::to_string).collect();
     for view in VIEWS {
         execute(&transaction, view, "make the views").await?;
+    }
+    for role in readers {
+        grant::overview(&transaction, role).await?;
     }
     for pipeline in wanted {
         report.pipelines.push(migrate_pipeline(&transaction, pipeline, readers).await?);
@@ -123,6 +127,7 @@ async fn migrate_pipeline(
     let schema = quote(&wanted.schema);
     make_schema(transaction, &wanted.schema).await?;
     make_schema(transaction, &journal_schema(&wanted.name)).await?;
+    refuse_foreign_objects(transaction, &[&journal_schema(&wanted.name)]).await?;
     renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
     let before = Witness::look(transaction, &wanted.schema).await?;
@@ -154,10 +159,8 @@ async fn migrate_pipeline(
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
     }
-    let known = register::readers(transaction, registered.id).await?;
-    // Of those that are wanted now, one that does not exist is an error.
-    for role in known.iter().chain(readers.iter().filter(|role| !known.contains(role))) {
-        grant::read(transaction, role, &tables, &wanted.schema).await?;
+    for role in register::readers(transaction, registered.id).await? {
+        grant::replicated(transaction, &role, &tables, &wanted.schema).await?;
     }
     let creators = foreign_creators(transaction, &wanted.schema).await?;
     let note = |role: &String| {

@@ -64,6 +64,8 @@ struct Past {
 /// Whether a row is still what it was before the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Touch {
+    /// It is, and this is the block's only change of it.
+    Only,
     /// It is, or is gone: there were deletes at most, and a trigger may have kept the row.
     First,
     Again,
@@ -132,7 +134,7 @@ impl ChangeSet {
             for (key, row) in rows {
                 if row.history.is_empty() {
                     let values = row.net.values();
-                    all.push((row.place, Emitted { table, key, touch: Touch::First, values }));
+                    all.push((row.place, Emitted { table, key, touch: Touch::Only, values }));
                 }
                 let mut touch = Touch::First;
                 for past in &row.history {
@@ -266,9 +268,9 @@ mod tests {
             .collect();
         let expected = [
             ("a", Touch::First, Some(values(&[(1, "y"), (2, "x")]))),
-            ("b", Touch::First, None),
+            ("b", Touch::Only, None),
             ("a", Touch::Again, Some(values(&[(1, "z")]))),
-            ("c", Touch::First, Some(values(&[(1, "w")]))),
+            ("c", Touch::Only, Some(values(&[(1, "w")]))),
             ("a", Touch::Again, None),
         ];
         assert_eq!(emitted, expected);

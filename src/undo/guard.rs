@@ -89,7 +89,8 @@ impl Guard {
     }
 }
 
-/// The user's triggers on the tables and their partitions.
+/// The user's triggers on the tables and their partitions. Before PostgreSQL 15 those that a partition has from its table
+/// count as internal, as those of foreign keys and unique constraints do, which have an index.
 async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoError> {
     let sql = format!(
         "-- undo::guard::triggers\n\
@@ -99,7 +100,7 @@ async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoErr
                join pg_catalog.pg_class c on c.oid = g.tgrelid \
                join pg_catalog.pg_namespace n on n.oid = c.relnamespace \
               where g.tgrelid in ({MEMBERS}) \
-                and not g.tgisinternal and g.tgenabled <> 'D' \
+                and (not g.tgisinternal or g.tgparentid <> 0 and g.tgconstrindid = 0) and g.tgenabled <> 'D' \
               order by g.tgparentid, g.tgrelid, g.tgname"
     );
     let rows = client.query(&sql, &[&oids]).await.map_err(DbError::statement("look for triggers"))?;

@@ -1,7 +1,8 @@
 //! Migrations whose conversions and constraints journaled images may not survive: exact, or the floor is raised and
 //! said; never a rollback that gives old values, and never one that halts.
 
-use debshrew::schema::Mode;
+use debshrew::failure::Kind;
+use debshrew::schema::{Mode, Report, SchemaError};
 
 use crate::exact::Wrong;
 use crate::support::{Rig, TestDb, changes, connect_as, database, is_too_deep, whole};
@@ -182,6 +183,13 @@ const KEPT: &[(&str, &str)] = &[
     ("swapped_tables", "alter table d rename to x; alter table p rename to d; alter table x rename to p"),
     ("taken_column", "alter table c rename a to aa; alter table c add a integer"),
     ("taken_table", "alter table c rename to cc; create view c as select id from cc"),
+    ("taken_by_enum", "alter table c rename to cc; create type c as enum ('x')"),
+    ("taken_by_composite", "alter table c rename to cc; create type c as (x integer)"),
+    ("taken_by_domain", "alter table c rename to cc; create domain c as integer"),
+    (
+        "taken_by_index_and_type",
+        "alter table c rename to cc; create index c on cc (z); create type c as enum ('x')",
+    ),
 ];
 
 async fn committed(test: &TestDb, name: &str) -> Rig {
@@ -274,6 +282,59 @@ async fn what_was_renamed_by_hand_or_after_a_restore_keeps_them_too() {
     let report = rig.migrate(RENAMED).await.unwrap();
     assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
     rig.roll_back(0).await.unwrap_or_else(|error| panic!("{}", whole(&error)));
+}
+
+/// What the journals hold makes these two slow; their tables' rows do not.
+const SLOW: &[(&str, &str)] = &[
+    ("slow_check", "alter table t add check (slow(i))"),
+    (
+        "slow_type",
+        "create domain slow as bigint constraint slow check (slow(value)); alter table t alter i type slow",
+    ),
+];
+
+#[tokio::test]
+async fn what_took_too_long_is_no_reason_to_raise_the_floor() {
+    let test = database("exact_timeouts").await;
+    let database = "alter database debshrew_test_exact_timeouts";
+    let mut wrong = Wrong::default();
+    for (name, sql) in SLOW {
+        let mut rig = committed(&test, name).await;
+        let slow = "create function slow(v bigint) returns boolean language plpgsql immutable as \
+                      'begin if v = 1 then perform pg_sleep(1); end if; return true; end'";
+        rig.migrate(slow).await.unwrap();
+        rig.client.batch_execute(&format!("{database} set statement_timeout = '500ms'")).await.unwrap();
+        let patient = std::mem::replace(&mut rig.db, connect_as(&test.dsn));
+        rig.add(sql);
+        wrong.note(name, cut_short(rig.migrate_again(Mode::Apply).await));
+        rig.client.batch_execute(&format!("{database} reset statement_timeout")).await.unwrap();
+        rig.db = patient;
+        let report = rig.migrate_again(Mode::Apply).await.unwrap();
+        assert_eq!(report.pipelines[0].cut, [] as [&str; 0], "{name}");
+    }
+    let mut rig = committed(&test, "waits").await;
+    rig.client
+        .batch_execute("alter table waits.c rename a to aa; alter table waits.c rename to cc")
+        .await
+        .unwrap();
+    rig.client.batch_execute(&format!("{database} set lock_timeout = '200ms'")).await.unwrap();
+    rig.db = connect_as(&test.dsn);
+    let reader = test.connect().await;
+    reader.batch_execute("begin; select from waits.cc").await.unwrap();
+    wrong.note("waits", cut_short(rig.migrate_again(Mode::Apply).await));
+    reader.batch_execute("commit").await.unwrap();
+    let report = rig.migrate_again(Mode::Apply).await.unwrap();
+    assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
+    wrong.settle();
+}
+
+/// What is wrong with the end of a migration that PostgreSQL cut short, if anything is.
+fn cut_short(ended: Result<Report, SchemaError>) -> Result<(), String> {
+    match ended {
+        Err(error) if error.kind() == Kind::Transient => Ok(()),
+        Err(error) => Err(whole(&error)),
+        Ok(report) => Err(format!("cut {:?}", report.pipelines[0].cut)),
+    }
 }
 
 #[tokio::test]

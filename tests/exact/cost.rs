@@ -57,6 +57,35 @@ async fn small_updates_beside_large_values_write_little() {
     assert!(ours <= 10 * plain, "{ours} bytes of WAL where plain SQL wrote {plain}");
 }
 
+/// Where a sequence's numbers go by the order of emission, or a trigger of another table looks at rows.
+#[tokio::test]
+async fn small_updates_in_the_order_of_emission_write_little_as_well() {
+    let test = database("exact_cost_emission").await;
+    let sql = "create table t (id integer primary key, owner text, note text, content text, n serial); \
+               create table looked (id integer primary key, x text); \
+               create function looks() returns trigger language plpgsql set search_path from current as \
+                 'begin new.x := (select count(*) from t)::text; return new; end'; \
+               create trigger looks before insert on looked for each row execute function looks()";
+    let mut rig = Rig::up(&test, "emission", sql).await;
+    let row = |id: usize| format!(r#"{{"id": {id}, "owner": "first", "content": "{}"}}"#, text(id, LARGE));
+    rig.commit(0, (0..ROWS).map(|id| put("t", &row(id))).collect()).await;
+    let before = rig.everything().await;
+    let numbers =
+        (0..ROWS).map(|id| put("t", &format!(r#"{{"id": {id}, "{}": "b"}}"#, ["owner", "note"][id % 2])));
+    rig.commit(1, numbers.collect()).await;
+    let looked = [put("looked", r#"{"id": 1}"#), put("looked", r#"{"id": 2}"#)];
+    rig.commit(2, owners(2).into_iter().chain(looked).collect()).await;
+    let sql = "select count(*), sum(pg_column_size(j)) from debshrew_emission.t j where undo_height > 0";
+    let row = rig.client.query_one(sql, &[]).await.unwrap();
+    let (images, bytes): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(images, 2 * ROWS as i64);
+    let sql = "select count(*) from debshrew_emission.t where undo_height > 0 and content is not null";
+    let large: i64 = rig.client.query_one(sql, &[]).await.unwrap().get(0);
+    assert_eq!(large, 0, "images of {bytes} bytes hold what no change set");
+    rig.roll_back(0).await.unwrap_or_else(|error| panic!("{}", whole(&error)));
+    assert!(rig.everything().await == before, "not what it was");
+}
+
 /// Blocks that set small columns, large ones, or take rows out and make them again.
 const MIXTURES: [&str; 10] = [
     r#"+t {"id": 1, "owner": "a", "content": "CONTENT1", "doc": DOC1}

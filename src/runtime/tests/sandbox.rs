@@ -139,7 +139,7 @@ fn greedy() {
         table_elements: u32::MAX as usize,
         ..limits()
     };
-    let wat = module_text(&body, "");
+    let wat = if body.starts_with("(module") { body } else { module_text(&body, "") };
     let transform =
         Transform::compile("greedy", &wat::parse_str(wat).unwrap(), &limits, UnknownImports::Refuse).unwrap();
     match output(&transform) {
@@ -148,10 +148,18 @@ fn greedy() {
     }
 }
 
+/// Asks for the digits of more bytes than there are.
+const GREEDY_HEX: &str = r#"(module (import "debshrew" "hex" (func $hex (param i32 i32 i32)))
+    (memory (export "memory") 1) (global (export "debshrew_abi_version_2") i32 (i32.const 1))
+    (func (export "process_block") (result i32)
+      (call $hex (i32.const 0) (i32.const -1) (i32.const 0)) (i32.const 0)))"#;
+
 #[test]
 fn memory_that_the_machine_lacks_is_not_told_the_module() {
     let program = std::env::current_exe().unwrap();
-    for body in [GREEDY, GREEDY_TABLE] {
+    let lacking = "it failed: Transient: this machine had no memory left";
+    let outside = "it failed: Permanent: `debshrew.hex` was called wrongly";
+    for (body, expected) in [(GREEDY, lacking), (GREEDY_TABLE, lacking), (GREEDY_HEX, outside)] {
         let child = std::process::Command::new("sh")
             .args([
                 "-c",
@@ -162,7 +170,7 @@ fn memory_that_the_machine_lacks_is_not_told_the_module() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
-        assert!(said.contains("it failed: Transient: this machine had no memory left"), "{child:?}");
+        assert!(said.contains(expected), "{child:?}");
     }
 }
 
@@ -218,6 +226,45 @@ fn how_fuel_is_portioned_changes_no_result() {
     for portion in [100_000, 100_500, 99_999, 50_021, 20_000] {
         assert_eq!(with(portion), whole, "{portion}");
     }
+}
+
+#[test]
+fn blocks_that_are_begun_again_take_no_more_than_their_fuel_once_more() {
+    let with = |rounds: u32| {
+        let wat = bare(&format!(
+            "(local $i i32) (loop $l (local.set $i (i32.add (local.get $i) (i32.const 1)))
+               (br_if $l (i32.lt_u (local.get $i) (i32.const {rounds}))))
+             (local.set $i (i32.const 0))
+             (loop $l (drop (table.grow $t (ref.null func) (i32.const 20000))) (local.set $i (i32.add (local.get $i) (i32.const 1)))
+               (br_if $l (i32.lt_u (local.get $i) (i32.const 10)))) (i32.const 0)"
+        ));
+        let limits = Limits { table_elements: 1 << 20, ..limits() };
+        let wasm = wat::parse_str(wat).unwrap();
+        let transform = Transform::compile("grows", &wasm, &limits, UnknownImports::Refuse).unwrap();
+        let mut compiled = std::sync::Arc::into_inner(transform.0).unwrap();
+        compiled.portion = 1_000;
+        output(&Transform(std::sync::Arc::new(compiled))).map(|output| output.fuel_used)
+    };
+    with(1_000).unwrap();
+    assert_eq!(with(650_000).unwrap_err().to_string(), "it grows its tables too often");
+}
+
+#[test]
+fn answers_are_kept_up_to_the_memory_that_the_module_may_have() {
+    let grow = "(drop (call $get_state (i32.const 1024)))
+        (loop $l (drop (table.grow (ref.null func) (i32.const 20000))) (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br_if $l (i32.lt_u (local.get $i) (i32.const 10)))) (i32.const 0)";
+    let wat = module_text(&format!("(local $i i32) {grow}"), "\\01\\00\\00\\00k");
+    let wasm = wat::parse_str(wat).unwrap();
+    let with = |bytes: usize| {
+        let limits = Limits { table_elements: 1 << 20, ..limits() };
+        let transform = Transform::compile("grows", &wasm, &limits, UnknownImports::Refuse).unwrap();
+        let mut compiled = std::sync::Arc::into_inner(transform.0).unwrap();
+        compiled.portion = 1_000;
+        run(&Transform(std::sync::Arc::new(compiled)), |_| Answer::State(Some(vec![0; bytes])))
+    };
+    with(1 << 20).unwrap();
+    assert_eq!(with(5 << 20).unwrap_err().to_string(), "it grows its tables too often");
 }
 
 #[test]
