@@ -11,7 +11,7 @@ use super::constraints::{self, Constraint};
 use super::declared::{Declared, declared_packed, declared_values, store_as_they_are};
 use super::record::{Former, Records};
 use super::{SchemaError, execute, names};
-use crate::db::catalog::{self, Column, Table};
+use crate::db::catalog::{Column, Table};
 use crate::db::{DbError, quote};
 use crate::register::{self, JournalRecord, Registered, read_journals, write_journals};
 use crate::table::{
@@ -57,15 +57,15 @@ pub(super) async fn bring_in_step(
     transaction: &Transaction<'_>,
     pipeline: &Registered,
     tables: &Tables,
+    journals: &[Table],
     seen: &Seen,
 ) -> Result<Steps, SchemaError> {
     let schema = journal_schema(&pipeline.name);
-    let journals = catalog::tables(transaction.client(), &schema).await?;
     let records = Records::new(read_journals(transaction, pipeline.id).await?, tables);
     let mut work = Work { transaction, schema: &schema, records: &records, steps: Steps::default() };
     let followed: Vec<(&Target, Option<Followed<'_>>)> =
-        tables.all().iter().map(|target| (target, work.followed(target, tables.all(), &journals))).collect();
-    work.drop_others(&followed, tables, &journals).await?;
+        tables.all().iter().map(|target| (target, work.followed(target, tables.all(), journals))).collect();
+    work.drop_others(&followed, tables, journals).await?;
     work.rename_journals(&followed).await?;
     for (target, followed) in &followed {
         match followed {
@@ -110,8 +110,8 @@ pub(super) async fn differences(
     client: &Client,
     pipeline: &Registered,
     tables: &Tables,
+    journals: &[Table],
 ) -> Result<Vec<String>, SchemaError> {
-    let journals = catalog::tables(client, &journal_schema(&pipeline.name)).await?;
     let records = Records::new(read_journals(client, pipeline.id).await?, tables);
     let mut differences = Vec::new();
     for target in tables.all() {

@@ -20,8 +20,9 @@ use tokio_postgres::{Client, Transaction};
 pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
 
 use crate::block::Height;
+use crate::db::catalog::{self, Table};
 use crate::db::owners::{refuse_foreign_objects, refuse_foreign_schemas};
-use crate::db::{DbError, catalog, kind_of};
+use crate::db::{DbError, kind_of};
 use crate::failure::{Kind, some_of};
 use crate::register::{self, RegisterError, Registered, read_journals};
 use crate::table::{
@@ -79,8 +80,13 @@ impl SchemaError {
     }
 }
 
-/// The pipeline's tables as they are now, and its state.
-async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
+/// debshrew's own tables for the pipeline: its state and the journals.
+async fn read_own(client: &Client, pipeline: &Registered) -> Result<Vec<Table>, SchemaError> {
+    Ok(catalog::tables(client, &journal_schema(&pipeline.name)).await?)
+}
+
+/// The pipeline's tables as they are now, and its state, which is one of `own`.
+async fn read_tables(client: &Client, pipeline: &Registered, own: &[Table]) -> Result<Tables, SchemaError> {
     let journals = journal_schema(&pipeline.name);
     let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut list = Vec::new();
@@ -109,7 +115,7 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
     for (table, reason) in take_out_referenced(&mut list, &references) {
         refused.entry(table).or_default().push(reason);
     }
-    let state = catalog::tables(client, &journals).await?.into_iter().find(|table| table.name == STATE_TABLE);
+    let state = own.iter().find(|table| table.name == STATE_TABLE).cloned();
     let state = state.ok_or_else(|| RegisterError::NotSetUp(pipeline.name.clone()))?;
     let mut state = replicable(state, Role::State, &journals, STATE_JOURNAL).map_err(|refusal| {
         SchemaError::Refused { table: STATE_TABLE.into(), reasons: some_of(&refusal.reasons, "; ") }
@@ -128,8 +134,9 @@ async fn read_tables(client: &Client, pipeline: &Registered) -> Result<Tables, S
 pub async fn tables_in_step(client: &Client, pipeline: &Registered) -> Result<Tables, SchemaError> {
     refuse_foreign_schemas(client, &[&journal_schema(&pipeline.name), &pipeline.schema]).await?;
     refuse_foreign_objects(client, &[&journal_schema(&pipeline.name)]).await?;
-    let tables = read_tables(client, pipeline).await?;
-    let differences = journal::differences(client, pipeline, &tables).await?;
+    let own = read_own(client, pipeline).await?;
+    let tables = read_tables(client, pipeline, &own).await?;
+    let differences = journal::differences(client, pipeline, &tables, &own).await?;
     if differences.is_empty() {
         Ok(tables)
     } else {

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Transaction};
 use super::record::Records;
 use super::text::may_convert;
 use super::witness::Witness;
-use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_tables, running};
+use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_own, read_tables, running};
 use crate::db::catalog::{self, Table};
 use crate::db::lock::Lock;
 use crate::db::owners::{foreign_creators, refuse_foreign_objects, refuse_foreign_schemas};
@@ -140,7 +140,8 @@ async fn migrate_pipeline(
         execute(transaction, "set local search_path = ''", "reset the search path").await?;
     }
     journal::prepare(transaction, &wanted.name).await?;
-    let tables = read_tables(transaction.client(), &registered).await?;
+    let own = read_own(transaction.client(), &registered).await?;
+    let tables = read_tables(transaction.client(), &registered, &own).await?;
     let after = Witness::look(transaction, &wanted.schema).await?;
     let texts = || ran.iter().filter_map(Migration::sql);
     let counted = !texts().any(|sql| sql.contains("track_counts") || may_convert(sql));
@@ -154,7 +155,7 @@ async fn migrate_pipeline(
     }
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
-    let steps = journal::bring_in_step(transaction, &registered, &tables, &seen).await?;
+    let steps = journal::bring_in_step(transaction, &registered, &tables, &own, &seen).await?;
     let replicated = || tables.of_rows();
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
@@ -200,7 +201,7 @@ async fn renumber(transaction: &Transaction<'_>, pipeline: &Registered) -> Resul
         return Ok(());
     }
     let mut now = catalog::tables(transaction.client(), &pipeline.schema).await?;
-    now.extend(catalog::tables(transaction.client(), &journal_schema(&pipeline.name)).await?);
+    now.extend(read_own(transaction.client(), pipeline).await?);
     // A journal is called as its table is.
     let of_journals = |table: &Table| table.schema != pipeline.schema && table.name != STATE_TABLE;
     now.retain(|table| !of_journals(table));

@@ -191,15 +191,22 @@ pub struct Trigger {
 /// that types, collations and operators are written with their schemas.
 pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError> {
     let read = |what: &'static str| DbError::statement(format!("read the catalog ({what})"));
-    let relations = client.query(RELATIONS, &[&schema]).await.map_err(read("tables"))?;
-    let columns = client.query(COLUMNS, &[&schema]).await.map_err(read("columns"))?;
+    let ask = |sql: &'static str, what: &'static str| async move {
+        client.query(sql, &[&schema]).await.map_err(read(what))
+    };
+    // All at once, since none needs another's answer.
+    let (relations, columns, keys, foreign_keys, outside, triggers, expressions, foreign) = tokio::try_join!(
+        ask(RELATIONS, "tables"),
+        ask(COLUMNS, "columns"),
+        ask(KEYS, "keys"),
+        ask(FOREIGN_KEYS, "foreign keys"),
+        ask(OUTSIDE_KEYS, "references"),
+        ask(TRIGGERS, "triggers"),
+        ask(EXPRESSIONS, "expressions"),
+        owners::foreign_tables(client, schema),
+    )?;
     let type_oids: Vec<u32> = columns.iter().map(|row| row.get("type_oid")).collect();
     let types = Types::read(&client.query(TYPES, &[&type_oids]).await.map_err(read("types"))?);
-    let keys = client.query(KEYS, &[&schema]).await.map_err(read("keys"))?;
-    let foreign_keys = client.query(FOREIGN_KEYS, &[&schema]).await.map_err(read("foreign keys"))?;
-    let outside = client.query(OUTSIDE_KEYS, &[&schema]).await.map_err(read("references"))?;
-    let triggers = client.query(TRIGGERS, &[&schema]).await.map_err(read("triggers"))?;
-    let expressions = client.query(EXPRESSIONS, &[&schema]).await.map_err(read("expressions"))?;
     let mut expressions = Expressions::read(&expressions);
 
     let mut tables: BTreeMap<u32, Table> =
@@ -225,7 +232,7 @@ pub async fn tables(client: &Client, schema: &str) -> Result<Vec<Table>, DbError
             table.referenced_by.push(OutsideKey { table: row.get("referencing"), name: row.get("name") });
         }
     }
-    for (oid, owner) in owners::foreign_tables(client, schema).await? {
+    for (oid, owner) in foreign {
         if let Some(table) = tables.get_mut(&oid) {
             table.foreign_owner = Some(owner);
         }
