@@ -83,8 +83,8 @@ async fn with_a_second_server_that_lags_and_restarts_nothing_is_taken_back_twice
     let until_when = Instant::now() + Duration::from_secs(seconds());
     let mut late: VecDeque<Command> = VecDeque::new();
     let mut reorganisations = 0;
-    let mut running = scene.start(&["run"]);
     while Instant::now() < until_when {
+        let mut running = scene.start(&["run"]);
         let turns = turns().new_tree(&mut runner).unwrap().current();
         println!("{turns:?}");
         for (turn, pause_ms) in turns {
@@ -111,8 +111,8 @@ async fn with_a_second_server_that_lags_and_restarts_nothing_is_taken_back_twice
             tokio::time::sleep(Duration::from_millis(4 * pause_ms)).await;
             scene.whole().await;
         }
+        running.kill().await.unwrap();
     }
-    running.kill().await.unwrap();
     second.control(Command::Clear {}).await.unwrap();
     scene.brought_to_rest().await;
     // Ahead of what the second one may have.

@@ -39,6 +39,24 @@ async fn state_roots_are_kept_with_each_block_where_the_server_has_them() {
     assert!(asked < 10, "{asked}");
 }
 
+/// A real server writes a block's state root after the block, and answers the one below it until then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_is_not_there_yet_is_not_taken_for_the_tips() {
+    let scene = Scene::new("servers_late_root", COUNTER, quick(60)).await;
+    rules(&scene, RuleChange { late_root: Some(true), ..RuleChange::default() }).await;
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    let heights = "select array_agg(height order by height) from debshrew.blocks where state_root is null";
+    let row = scene.client.query_one(heights, &[]).await.unwrap();
+    assert_eq!(row.get::<_, Option<Vec<i32>>>(0), Some(vec![60]), "of the others it is known");
+    rules(&scene, RuleChange { late_root: Some(false), ..RuleChange::default() }).await;
+    scene.mine(3).await;
+    scene.settled().await;
+    // Nothing that was recorded is another one now.
+    scene.succeed(&["run", "--once"]).await;
+    assert_eq!(without_roots(&scene).await, 1);
+    scene.follows().await;
+}
+
 /// Halts, and nothing is committed or taken back.
 async fn halts_at_another_state(scene: &Scene, height: u32) {
     let before = scene.whole().await;
@@ -208,7 +226,7 @@ async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
     second.control(Command::Mine { blocks: 10 }).await.unwrap();
     scene.caught_up().await;
     scene.follows().await;
-    assert_eq!(said(&scene).await.0, "running");
+    until("it is running", async || said(&scene).await.0 == "running").await;
 
     // What one server alone has left is not taken back.
     scene.source.control(new_branch()).await.unwrap();
@@ -271,4 +289,79 @@ async fn a_server_whose_rollback_went_wrong_is_outvoted() {
     scene.follows().await;
     scene.logged("servers disagree on block 51", 1).await;
     assert_eq!(reorgs(&scene).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_the_followed_server_lacks_comes_from_another() {
+    let mut scene = Scene::new("servers_hole", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 60).await;
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    rules(&scene, RuleChange { no_hash: Some(vec![65]), ..RuleChange::default() }).await;
+    for server in [&scene.source, &second] {
+        server.control(Command::Mine { blocks: 10 }).await.unwrap();
+    }
+    scene.caught_up().await;
+    scene.follows().await;
+    scene.logged(&format!("following {} from now on", second.url()), 1).await;
+}
+
+/// Nor does the pipeline halt at a branch that is too deep, while one server alone is on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_is_too_deep_halts_when_as_many_as_must_agree_are_on_it() {
+    let mut scene = Scene::new("servers_deep", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 60).await;
+    must_agree(&mut scene, 2);
+    scene.toml.push_str("max_reorg_depth = 5\n");
+    scene.succeed(&["migrate"]).await;
+    let mut running = scene.start(&["run"]);
+    scene.caught_up().await;
+    let before = scene.whole().await;
+    scene.source.control(new_branch()).await.unwrap();
+    scene.settled().await;
+    waits_for(&scene, "1 of the 2 servers that must agree").await;
+    assert!(running.try_wait().unwrap().is_none());
+    second.control(new_branch()).await.unwrap();
+    let ended = tokio::time::timeout(crate::support::DEADLINE, running.wait()).await.unwrap();
+    assert_eq!(ended.unwrap().code(), Some(3));
+    let (state, reason) = said(&scene).await;
+    assert!(state == "halted" && reason.contains("`max_reorg_depth` (5)"), "{state}: {reason}");
+    assert_eq!(scene.whole().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_says_what_it_found_of_each_server_and_of_the_quorum() {
+    let mut scene = Scene::new("servers_check", COUNTER, quick(60)).await;
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    let tip = scene.source.chain()[60];
+    let Output { stdout, .. } = scene.succeed(&["check"]).await;
+    let same =
+        format!("chain of `counter`: block 60 ({tip}) is the source's as well, and so is its state root");
+    assert!(stdout.contains(&same), "{stdout}");
+    let second = second(&mut scene, 62).await;
+    must_agree(&mut scene, 2);
+    let Output { stdout, .. } = scene.succeed(&["check"]).await;
+    for expected in [
+        format!("ok    source {}: reachable, tip at height 60", scene.source.url()),
+        format!("ok    source {}: reachable, tip at height 62", second.url()),
+        format!("ok    quorum: 2 servers agree on block 60 ({tip})"),
+        format!("ok    chain of `counter` at {}: block 60 ({tip}) is the source's as well", second.url()),
+    ] {
+        assert!(stdout.contains(&expected), "{expected}: {stdout}");
+    }
+    // Another program.
+    let change = RuleChange { other_program: Some(true), ..RuleChange::default() };
+    second.control(Command::Rules(change)).await.unwrap();
+    let Output { code, stdout, .. } = scene.run(&["check"]).await;
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains("BAD   quorum: ") && stdout.contains("says state root"), "{stdout}");
+    let other = format!("BAD   chain of `counter` at {}: block 60", second.url());
+    assert!(stdout.contains(&other) && stdout.contains("was recorded"), "{stdout}");
+    // One that cannot be reached.
+    goes_away(&second).await;
+    let Output { code, stdout, .. } = scene.run(&["check"]).await;
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains(&format!("BAD   source {}: ", second.url())), "{stdout}");
+    assert!(stdout.contains("BAD   quorum: 1 of `source.urls` answer, and 2 must agree"), "{stdout}");
 }

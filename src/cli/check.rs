@@ -1,17 +1,17 @@
 //! `debshrew check`
 
 mod chain;
+mod servers;
 
 use super::error::quoted;
-use super::start::{chosen, database, finish, reading, transform};
+use super::start::{chosen, database, finish, transform};
 use super::{Error, Globals, migrate, output};
-use crate::config::{self, Config};
+use crate::config;
 use crate::db::Db;
 use crate::failure;
 use crate::pipeline::PipelineError;
 use crate::printable;
 use crate::schema::{self, Mode, SchemaError};
-use crate::source::{Reading, Source};
 
 const HELP: &str = "\
 Examples:
@@ -48,7 +48,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         }
     }
     finish(async {
-        let reading = source(&config, &mut findings).await;
+        let readings = servers::open(&config, &mut findings).await;
         if let Ok(db) = Db::new(&config.database)
             && let Some(host) = db.password_may_be_seen_on_the_way_to()
         {
@@ -62,8 +62,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
                 findings.good("database", db.target().to_owned());
                 for pipeline in &pipelines {
                     tables(&db, pipeline, &mut findings).await;
-                    if let Some(reading) = &reading {
-                        chain::check(&db, pipeline, reading, &mut findings).await;
+                    for reading in &readings {
+                        let what = match config.source.urls.len() {
+                            1 => format!("chain of `{}`", pipeline.0),
+                            _ => format!("chain of `{}` at {}", pipeline.0, reading.server()),
+                        };
+                        chain::check(&db, pipeline, reading, &what, &mut findings).await;
                     }
                 }
             }
@@ -73,24 +77,6 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     })?;
     output::print(&findings.lines.join("\n"))?;
     if findings.bad == 0 { Ok(()) } else { Err(Error::Checks(findings.bad)) }
-}
-
-async fn source(config: &Config, findings: &mut Findings) -> Option<Reading> {
-    let opened = async { reading(&Source::new(&config.source)?).await };
-    match opened.await {
-        Ok(Some(reading)) => {
-            findings.good("source", format!("reachable, tip at height {}", reading.tip().height));
-            Some(reading)
-        }
-        Ok(None) => {
-            findings.good("source", "reachable, nothing indexed yet".into());
-            None
-        }
-        Err(error) => {
-            findings.bad("source", &error);
-            None
-        }
-    }
 }
 
 /// Tries the migrations in a transaction that is rolled back, and looks at the tables that they leave.

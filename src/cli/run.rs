@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::start::{block_on, chosen, database, reading, transform};
+use super::start::{block_on, chosen, database, transform};
 use super::{Error, Globals, height, migrate};
 use crate::block::Height;
 use crate::config::{self, Config};
@@ -70,7 +70,7 @@ async fn prepare(
     let db = database(config).await?;
     let source = Source::new(&config.source)?;
     // A wrong address is said at once; later on, the same failure is waited for.
-    reading(&source).await?;
+    source.tip().await.map_err(Error::SourceUnreachable)?;
     if args.migrate {
         migrate::apply(config, pipelines, &db).await?;
     } else {

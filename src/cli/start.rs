@@ -12,7 +12,6 @@ use crate::config::{self, Config};
 use crate::db::Db;
 use crate::file;
 use crate::runtime::Transform;
-use crate::source::{Reading, Source};
 
 /// Runs `work` to its end on a multi-threaded runtime. SIGINT and SIGTERM cancel its token, upon which it is to end
 /// by itself, between blocks; a second signal ends the process at once, which loses nothing either.
@@ -58,11 +57,6 @@ pub async fn database(config: &Config) -> Result<Db, Error> {
         Ok(_) => Ok(db),
         Err(error) => Err(Error::DatabaseUnreachable(error)),
     }
-}
-
-/// Begins a reading of the source, if it can be reached now; `None` while it has indexed nothing.
-pub async fn reading(source: &Source) -> Result<Option<Reading>, Error> {
-    source.open().await.map_err(Error::SourceUnreachable)
 }
 
 /// Reads and compiles a pipeline's transform.

@@ -126,7 +126,7 @@ pub const KEYS: &[Key] = &[
     key(
         "source.max_connections",
         integer(1, 1000),
-        Some("64"),
+        Some("96"),
         "Most requests under way at once, per server.",
     ),
     key("source.poll_interval", Form::Duration, Some("500ms"), "Wait between two looks at the tip."),

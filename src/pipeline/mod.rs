@@ -36,7 +36,7 @@ use crate::undo::UndoError;
 use report::Reporter;
 
 pub use parting::{Chains, Compared, LastLeft, check_depth, explain_lacking};
-pub use states::OtherState;
+pub use states::{OtherState, Roots, compare_roots};
 pub use writer::Writer;
 
 /// How often a standby looks whether the pipeline's lock is free.

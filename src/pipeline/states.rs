@@ -3,7 +3,8 @@
 
 use super::{Pipeline, PipelineError, Writer};
 use crate::block::{BlockRef, Height, StateRoot};
-use crate::register::recorded_roots;
+use crate::db::Db;
+use crate::register::{Registered, recorded_roots};
 use crate::source::{Reading, Server, Verdict};
 
 /// How far below the checkpoint state roots are compared as well.
@@ -53,22 +54,8 @@ impl States {
         let Some(at) = writer.checkpoint().block.filter(|_| self.compared.as_ref() != Some(&server)) else {
             return Ok(None);
         };
-        let top = at.height.min(reading.tip().height);
-        let heights: Vec<Height> =
-            [top].into_iter().chain(OLDER.map(|blocks| top.saturating_sub(blocks))).collect();
-        let recorded = {
-            let client = pipeline.db.client().await?;
-            recorded_roots(&**client, writer.pipeline().id, &heights).await?
-        };
-        for (block, recorded) in recorded {
-            let (hash, now) = tokio::try_join!(reading.hash(block.height), reading.state_root(block.height))?;
-            match now {
-                Some(now) if hash == Some(block.hash) && now != recorded => {
-                    let server = server.to_string();
-                    return self.doubt(reading, OtherState { block, server, now, recorded }).await;
-                }
-                _ => {}
-            }
+        if let Roots::Other(other) = compare_roots(&pipeline.db, writer.pipeline(), at, reading).await? {
+            return self.doubt(reading, other).await;
         }
         (self.compared, self.doubted) = (Some(server), None);
         Ok(None)
@@ -83,4 +70,40 @@ impl States {
         }
         Ok(Some(other.to_string()))
     }
+}
+
+/// What the comparison of state roots says.
+pub enum Roots {
+    /// So many blocks have the root that was recorded; none if the server keeps none, or none was recorded.
+    Same(usize),
+    /// A block has another one. It counts when the reading held.
+    Other(OtherState),
+}
+
+/// Compares the state roots at the checkpoint `at` and below it with those that were recorded, where the blocks are the same.
+pub async fn compare_roots(
+    db: &Db,
+    pipeline: &Registered,
+    at: BlockRef,
+    reading: &Reading,
+) -> Result<Roots, PipelineError> {
+    let top = at.height.min(reading.tip().height);
+    let heights: Vec<Height> =
+        [top].into_iter().chain(OLDER.map(|blocks| top.saturating_sub(blocks))).collect();
+    let recorded = {
+        let client = db.client().await?;
+        recorded_roots(&**client, pipeline.id, &heights).await?
+    };
+    let mut same = 0;
+    for (block, recorded) in recorded {
+        let (hash, now) = tokio::try_join!(reading.hash(block.height), reading.state_root(block.height))?;
+        match now.filter(|_| hash == Some(block.hash)) {
+            Some(now) if now != recorded => {
+                let server = reading.server().to_string();
+                return Ok(Roots::Other(OtherState { block, server, now, recorded }));
+            }
+            now => same += usize::from(now.is_some()),
+        }
+    }
+    Ok(Roots::Same(same))
 }

@@ -1,5 +1,6 @@
 //! The blocks of the branch that is followed, and the rollbacks that there were.
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, GenericClient};
 
 use super::{RegisterError, Registered};
@@ -23,7 +24,8 @@ pub async fn committed_hash(
     Ok(row.and_then(|row| BlockHash::from_slice(row.get(0))))
 }
 
-/// The state roots that were recorded with the blocks at these heights, where there are any, the highest first.
+/// The state roots that were recorded with the blocks at these heights, where there are any, the highest first. None are in
+/// a database that was set up by an earlier version and not migrated yet.
 pub async fn recorded_roots(
     client: &impl GenericClient,
     pipeline: i32,
@@ -39,8 +41,11 @@ pub async fn recorded_roots(
               order by height using operator(pg_catalog.>)",
             &[&pipeline, &wanted],
         )
-        .await
-        .map_err(DbError::statement("read the block log"))?;
+        .await;
+    let rows = match rows {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_COLUMN) => return Ok(Vec::new()),
+        other => other.map_err(DbError::statement("read the block log"))?,
+    };
     let read = |row: &tokio_postgres::Row| {
         let height = Height::from_sql(row.get(0))?;
         let hash = BlockHash::from_slice(row.get(1))?;

@@ -76,6 +76,8 @@ pub struct RuleChange {
     pub first_hash: Option<u32>,
     /// Whether `metashrew_stateroot` is answered; older servers do not know it.
     pub state_roots: Option<bool>,
+    /// Whether the tip's state root is not there yet, so that the one below it is answered.
+    pub late_root: Option<bool>,
     /// The index is that of another program over the same blocks: other views, other state roots, the same hashes.
     pub other_program: Option<bool>,
     /// Whether the index's own rollbacks go wrong, silently: what it holds above their forks is wrong from then on.

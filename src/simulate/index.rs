@@ -60,6 +60,7 @@ pub(super) struct Rules {
     pub(super) no_hash: Vec<u32>,
     pub(super) first_hash: u32,
     pub(super) state_roots: bool,
+    pub(super) late_root: bool,
     pub(super) other_program: bool,
     pub(super) broken_rollback: bool,
 }
@@ -76,6 +77,7 @@ impl Rules {
         }
         self.first_hash = change.first_hash.unwrap_or(self.first_hash);
         self.state_roots = change.state_roots.unwrap_or(self.state_roots);
+        self.late_root = change.late_root.unwrap_or(self.late_root);
         self.other_program = change.other_program.unwrap_or(self.other_program);
         self.broken_rollback = change.broken_rollback.unwrap_or(self.broken_rollback);
     }
@@ -204,8 +206,10 @@ impl Index {
 
     /// A digest of the state at a height, the tip's above the tip; zeros for an empty one.
     pub(super) fn state_root(&self, height: Option<u32>, rules: &Rules) -> [u8; 32] {
-        let Some(hash) = self.state_at(height) else { return [0; 32] };
-        let height = height.unwrap_or(u32::MAX).min(self.state.len() as u32 - 1);
+        let Some(tip) = (self.state.len() as u32).checked_sub(1) else { return [0; 32] };
+        let highest = if rules.late_root { tip.saturating_sub(1) } else { tip };
+        let height = height.unwrap_or(u32::MAX).min(highest);
+        let Some(hash) = self.state_at(Some(height)) else { return [0; 32] };
         let kind: &[u8] = if self.is_wrong(height, rules) { b"wrong state" } else { b"state" };
         sha256::Hash::hash(&[kind, hash.as_bytes()].concat()).to_byte_array()
     }

@@ -157,6 +157,7 @@ impl Simulator {
             no_hash: Vec::new(),
             first_hash: 0,
             state_roots: true,
+            late_root: false,
             other_program: false,
             broken_rollback: false,
         };

@@ -121,6 +121,19 @@ impl Source {
         let tip = tip_unless_silent(endpoint).await.inspect_err(|_| endpoint.distrust())?;
         Ok(tip.map(|tip| Reading::new(endpoint.clone(), tip)))
     }
+
+    /// Begins a reading at each of the servers, in the configured order; `None` at one that has indexed nothing.
+    pub async fn open_each(&self) -> Vec<(Server, Result<Option<Reading>, SourceError>)> {
+        let open = |endpoint: &Endpoint| {
+            let endpoint = endpoint.clone();
+            async move {
+                let tip = tip_unless_silent(&endpoint).await;
+                let reading = tip.map(|tip| tip.map(|tip| Reading::new(endpoint.clone(), tip)));
+                (Server::new(&endpoint), reading)
+            }
+        };
+        join_all(self.endpoints.iter().map(open)).await
+    }
 }
 
 /// The tip of a server, and where it stands; `None` while it has no block.

@@ -20,6 +20,7 @@ mod reading;
 mod rpc;
 mod server;
 mod silence;
+mod watch;
 
 use std::cmp::Reverse;
 use std::sync::Arc;

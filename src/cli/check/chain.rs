@@ -1,22 +1,22 @@
 //! Whether the source has the chain that is committed, and the block that comes next.
 
 use super::{Error, Findings};
-use crate::block::Height;
+use crate::block::{BlockRef, Height};
 use crate::config;
 use crate::db::Db;
-use crate::pipeline::{Chains, Compared, check_depth, explain_lacking};
+use crate::pipeline::{Chains, Compared, PipelineError, Roots, check_depth, compare_roots, explain_lacking};
 use crate::register::{self, Checkpoint, Registered};
-use crate::source::Reading;
+use crate::source::{Reading, Verdict};
 
 pub(super) async fn check(
     db: &Db,
     (name, settings): &(&str, &config::Pipeline),
     reading: &Reading,
+    what: &str,
     findings: &mut Findings,
 ) {
-    let what = format!("chain of `{name}`");
-    if let Err(error) = compare(db, name, settings, reading, &what, findings).await {
-        findings.bad(&what, &error);
+    if let Err(error) = compare(db, name, settings, reading, what, findings).await {
+        findings.bad(what, &error);
     }
 }
 
@@ -35,7 +35,13 @@ async fn compare(
             Compared::Same if tip < at.height => findings.note(format!(
                 "{what}: the source is at height {tip}, behind block {at}, which is committed; `run` waits for it"
             )),
-            Compared::Same => findings.good(what, format!("block {at} is the source's as well")),
+            Compared::Same => {
+                let Some(states) = states(db, pipeline, at, reading).await? else {
+                    findings.note(format!("{what}: the source moves: check again"));
+                    return Ok(());
+                };
+                findings.good(what, format!("block {at} is the source's as well{states}"));
+            }
             Compared::Lacking(height) => {
                 findings.say_bad(what, explain_lacking(reading, height, true).await?);
                 return Ok(());
@@ -53,6 +59,24 @@ async fn compare(
     }
     let next = checkpoint.block.map_or(settings.start_height, |block| block.height.next());
     lacking(reading, next, checkpoint.block.is_some(), what, findings).await
+}
+
+/// What there is to say of the state roots that were compared, in addition; `None` if the source moved meanwhile.
+async fn states(
+    db: &Db,
+    pipeline: &Registered,
+    at: BlockRef,
+    reading: &Reading,
+) -> Result<Option<&'static str>, Error> {
+    let roots = compare_roots(db, pipeline, at, reading).await?;
+    if let Verdict::Moved(_) = reading.close().await.map_err(PipelineError::from)? {
+        return Ok(None);
+    }
+    match roots {
+        Roots::Same(0) => Ok(Some("; its state was not compared, as no state root of it is there")),
+        Roots::Same(_) => Ok(Some(", and so is its state root")),
+        Roots::Other(other) => Err(PipelineError::OtherState(Box::new(other)).into()),
+    }
 }
 
 async fn committed(db: &Db, name: &str) -> Result<(Option<Registered>, Checkpoint), Error> {

@@ -1,0 +1,82 @@
+//! Whether the servers of the source answer, and as many of them agree as must.
+
+use super::Findings;
+use crate::block::{BlockRef, Height};
+use crate::cli::Error;
+use crate::config::Config;
+use crate::pipeline::PipelineError;
+use crate::source::{Claim, Reading, Source};
+
+/// A reading at each server that can be asked.
+pub(super) async fn open(config: &Config, findings: &mut Findings) -> Vec<Reading> {
+    let source = match Source::new(&config.source) {
+        Ok(source) => source,
+        Err(error) => {
+            findings.bad("source", &error.into());
+            return Vec::new();
+        }
+    };
+    let opened = source.open_each().await;
+    let is_one = opened.len() == 1;
+    let answering = opened.iter().filter(|(_, opened)| opened.is_ok()).count();
+    let mut readings = Vec::new();
+    for (server, opened) in opened {
+        let what = if is_one { "source".to_owned() } else { format!("source {server}") };
+        match opened {
+            Ok(Some(reading)) => {
+                findings.good(&what, format!("reachable, tip at height {}", reading.tip().height));
+                readings.push(reading);
+            }
+            Ok(None) => findings.good(&what, "reachable, nothing indexed yet".into()),
+            Err(error) => findings.bad(&what, &Error::SourceUnreachable(error)),
+        }
+    }
+    if source.quorum() > 1 {
+        quorum(&source, &readings, answering, findings).await;
+    }
+    readings
+}
+
+/// Whether as many servers as must agree do so on the highest block that so many have.
+async fn quorum(source: &Source, readings: &[Reading], answering: usize, findings: &mut Findings) {
+    const WHAT: &str = "quorum";
+    let quorum = source.quorum();
+    if answering < quorum {
+        return findings.say_bad(
+            WHAT,
+            format!(
+                "{answering} of `source.urls` answer, and {quorum} must agree on a block (`source.quorum`)"
+            ),
+        );
+    }
+    let mut heights: Vec<Height> = readings.iter().map(|reading| reading.tip().height).collect();
+    heights.sort_unstable_by(|one, other| other.cmp(one));
+    let Some(common) = heights.get(quorum - 1).copied() else {
+        return findings.note(format!("{WHAT}: fewer than {quorum} servers have indexed anything yet"));
+    };
+    let mut last = None;
+    for reading in readings.iter().filter(|reading| reading.tip().height >= common) {
+        match claim(reading, common).await {
+            Ok(Some(claim)) => {
+                let block = claim.block;
+                match source.agree(&reading.server(), &[claim]).await.short {
+                    None => return findings.good(WHAT, format!("{quorum} servers agree on block {block}")),
+                    Some(error) => last = Some(error.into()),
+                }
+            }
+            Ok(None) => {}
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => findings.bad(WHAT, &error.into()),
+        None => findings.say_bad(WHAT, format!("no server has a hash for block {common}")),
+    }
+}
+
+/// What this server says of the block at that height.
+async fn claim(reading: &Reading, height: Height) -> Result<Option<Claim>, PipelineError> {
+    let (hash, state_root) = tokio::try_join!(reading.hash(height), reading.state_root(height))?;
+    let claim = |hash| Claim { block: BlockRef { height, hash }, state_root, views: Vec::new() };
+    Ok(hash.map(claim))
+}

@@ -1,0 +1,175 @@
+//! Looks at the tip while views are waited for: a server may move and come back between the beginning and the end of a
+//! reading, and only what was seen meanwhile tells.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::task::AbortOnDropHandle;
+
+use super::endpoint::Endpoint;
+use super::{SourceError, hash, rpc, tip};
+use crate::block::{BlockHash, BlockRef, Height};
+
+/// How much time may pass between two looks at the tip's height while views are waited for.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// The same for its hash. A branch that is left for another stays for longer, however soon it comes back.
+const COMPARISON: Duration = Duration::from_millis(100);
+
+/// How soon it is asked again whether a look has ended that takes longer than it may.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// What was seen of a server's tip since a reading began. Looking is beside the views: no view waits for a look.
+pub(super) struct Watch(Arc<Inner>);
+
+struct Inner {
+    endpoint: Endpoint,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    /// The highest tip so far.
+    highest: BlockRef,
+    looked_at: Instant,
+    compared_at: Instant,
+    /// The look that began last. One at a time, so that a slow server is not asked for more and more.
+    look: Option<AbortOnDropHandle<()>>,
+    /// How the server has moved, or why a look failed, if one has told.
+    told: Option<Result<String, SourceError>>,
+}
+
+impl Watch {
+    pub(super) fn new(endpoint: Endpoint, tip: BlockRef) -> Watch {
+        let now = Instant::now();
+        let seen = Seen { highest: tip, looked_at: now, compared_at: now, look: None, told: None };
+        Watch(Arc::new(Inner { endpoint, seen: Mutex::new(seen) }))
+    }
+
+    /// Waits for an answer, and looks at the tip as long as that takes.
+    pub(super) async fn over<T>(&self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = tokio::time::sleep_until(due.into()) => self.look(),
+            }
+        }
+    }
+
+    /// Once no look is under way: the highest tip that was seen, or how the server has moved.
+    pub(super) async fn finish(&self) -> Result<Result<BlockRef, String>, SourceError> {
+        let look = self.seen().look.take();
+        if let Some(look) = look {
+            // It only ends early with the whole process.
+            let _ = look.await;
+        }
+        let mut seen = self.seen();
+        match seen.told.take() {
+            None => Ok(Ok(seen.highest)),
+            Some(Ok(how)) => {
+                seen.told = Some(Ok(how.clone()));
+                Ok(Err(how))
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// In words.
+    pub(super) fn fell(&self, from: BlockRef, to: Height) -> String {
+        self.0.fell(from, to)
+    }
+
+    /// In words.
+    pub(super) fn changed(&self, before: BlockRef, now: Option<BlockHash>) -> String {
+        self.0.changed(before, now)
+    }
+
+    fn due(&self) -> Instant {
+        let seen = self.seen();
+        let is_looking = seen.look.as_ref().is_some_and(|look| !look.is_finished());
+        let due = seen.looked_at + GLANCE;
+        if is_looking { due.max(Instant::now() + RETRY) } else { due }
+    }
+
+    /// Begins a look, unless another one has begun meanwhile.
+    fn look(&self) {
+        let now = Instant::now();
+        let mut seen = self.seen();
+        if now < seen.looked_at + GLANCE || seen.look.as_ref().is_some_and(|look| !look.is_finished()) {
+            return;
+        }
+        seen.looked_at = now;
+        let compares = now >= seen.compared_at + COMPARISON;
+        if compares {
+            seen.compared_at = now;
+        }
+        let (inner, highest) = (Arc::clone(&self.0), seen.highest);
+        let look = async move {
+            if let Err(error) = inner.glance(highest, compares).await {
+                inner.seen().told.get_or_insert(Err(error));
+            }
+        };
+        seen.look = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.seen()
+    }
+}
+
+impl Inner {
+    /// Notes how the tip moves. A rise above the tip of the beginning, and a fall back to it or to above it, would
+    /// leave no trace in the end, nor would a fall from which it has risen on the same blocks; and yet views were wrong
+    /// meanwhile. A rise and a fall between two looks stay unseen, which is why they are so near one another.
+    async fn glance(&self, highest: BlockRef, compares: bool) -> Result<(), SourceError> {
+        let compared = async {
+            match compares {
+                true => hash(&self.endpoint, highest.height).await,
+                false => Ok(Some(highest.hash)),
+            }
+        };
+        let (height, compared) = tokio::try_join!(rpc::height(&self.endpoint), compared)?;
+        if height < highest.height {
+            self.moved(self.fell(highest, height));
+        } else if compared != Some(highest.hash) {
+            self.moved(self.changed(highest, compared));
+        } else if height > highest.height
+            && let Some(tip) = tip(&self.endpoint).await?
+        {
+            if tip.height < highest.height {
+                self.moved(self.fell(highest, tip.height));
+                return Ok(());
+            }
+            let mut seen = self.seen();
+            if tip.height > seen.highest.height {
+                seen.highest = tip;
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&self, how: String) {
+        self.seen().told.get_or_insert(Ok(how));
+    }
+
+    fn fell(&self, from: BlockRef, to: Height) -> String {
+        self.endpoint.doubt().fell(from, to);
+        format!("the tip fell from height {} to {to}", from.height)
+    }
+
+    /// A server keeps the hashes above its tip: one that has none there has never had that block.
+    fn changed(&self, before: BlockRef, now: Option<BlockHash>) -> String {
+        if now.is_none() {
+            self.endpoint.doubt().fell(before, before.height.saturating_sub(1));
+        }
+        format!("the hash of block {} changed", before.height)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // Nothing panics while it is held.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
