@@ -56,6 +56,7 @@ async fn an_answer_to_another_call_is_refused_and_said() {
             assert_eq!(scene.whole().await, before);
             scene.source.control(Command::Clear {}).await.unwrap();
             scene.caught_up().await;
+            until("it is running", async || scene.state().await == "running").await;
         }
     }
     scene.follows().await;

@@ -5,7 +5,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio_util::task::AbortOnDropHandle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::endpoint::Endpoint;
 use super::{SourceError, hash, rpc, tip};
@@ -21,11 +22,17 @@ const COMPARISON: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_millis(5);
 
 /// What was seen of a server's tip since a reading began. Looking is beside the views: no view waits for a look.
-pub(super) struct Watch(Arc<Inner>);
+pub(super) struct Watch {
+    inner: Arc<Inner>,
+    /// Looks end with whoever wants to know.
+    given_up: CancellationToken,
+}
 
 struct Inner {
     endpoint: Endpoint,
     seen: Mutex<Seen>,
+    /// A look has ended.
+    ended: Notify,
 }
 
 struct Seen {
@@ -33,8 +40,8 @@ struct Seen {
     highest: BlockRef,
     looked_at: Instant,
     compared_at: Instant,
-    /// The look that began last. One at a time, so that a slow server is not asked for more and more.
-    look: Option<AbortOnDropHandle<()>>,
+    /// One look at a time, so that a slow server is not asked for more and more.
+    is_looking: bool,
     /// How the server has moved, or why a look failed, if one has told.
     told: Option<Result<String, SourceError>>,
 }
@@ -42,8 +49,9 @@ struct Seen {
 impl Watch {
     pub(super) fn new(endpoint: Endpoint, tip: BlockRef) -> Watch {
         let now = Instant::now();
-        let seen = Seen { highest: tip, looked_at: now, compared_at: now, look: None, told: None };
-        Watch(Arc::new(Inner { endpoint, seen: Mutex::new(seen) }))
+        let seen = Seen { highest: tip, looked_at: now, compared_at: now, is_looking: false, told: None };
+        let inner = Inner { endpoint, seen: Mutex::new(seen), ended: Notify::new() };
+        Watch { inner: Arc::new(inner), given_up: CancellationToken::new() }
     }
 
     /// Waits for an answer, and looks at the tip as long as that takes.
@@ -61,10 +69,12 @@ impl Watch {
 
     /// Once no look is under way: the highest tip that was seen, or how the server has moved.
     pub(super) async fn finish(&self) -> Result<Result<BlockRef, String>, SourceError> {
-        let look = self.seen().look.take();
-        if let Some(look) = look {
-            // It only ends early with the whole process.
-            let _ = look.await;
+        loop {
+            let ended = self.inner.ended.notified();
+            if !self.seen().is_looking {
+                break;
+            }
+            ended.await;
         }
         let mut seen = self.seen();
         match seen.told.take() {
@@ -79,44 +89,55 @@ impl Watch {
 
     /// In words.
     pub(super) fn fell(&self, from: BlockRef, to: Height) -> String {
-        self.0.fell(from, to)
+        self.inner.fell(from, to)
     }
 
     /// In words.
     pub(super) fn changed(&self, before: BlockRef, now: Option<BlockHash>) -> String {
-        self.0.changed(before, now)
+        self.inner.changed(before, now)
     }
 
     fn due(&self) -> Instant {
         let seen = self.seen();
-        let is_looking = seen.look.as_ref().is_some_and(|look| !look.is_finished());
         let due = seen.looked_at + GLANCE;
-        if is_looking { due.max(Instant::now() + RETRY) } else { due }
+        if seen.is_looking { due.max(Instant::now() + RETRY) } else { due }
     }
 
     /// Begins a look, unless another one has begun meanwhile.
     fn look(&self) {
         let now = Instant::now();
         let mut seen = self.seen();
-        if now < seen.looked_at + GLANCE || seen.look.as_ref().is_some_and(|look| !look.is_finished()) {
+        if now < seen.looked_at + GLANCE || seen.is_looking {
             return;
         }
-        seen.looked_at = now;
+        (seen.looked_at, seen.is_looking) = (now, true);
         let compares = now >= seen.compared_at + COMPARISON;
         if compares {
             seen.compared_at = now;
         }
-        let (inner, highest) = (Arc::clone(&self.0), seen.highest);
-        let look = async move {
-            if let Err(error) = inner.glance(highest, compares).await {
-                inner.seen().told.get_or_insert(Err(error));
+        let (inner, highest) = (Arc::clone(&self.inner), seen.highest);
+        let given_up = self.given_up.clone();
+        tokio::spawn(async move {
+            let look = given_up.run_until_cancelled_owned(inner.glance(highest, compares)).await;
+            {
+                let mut seen = inner.seen();
+                seen.is_looking = false;
+                if let Some(Err(error)) = look {
+                    seen.told.get_or_insert(Err(error));
+                }
             }
-        };
-        seen.look = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+            inner.ended.notify_waiters();
+        });
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.seen()
+        self.inner.seen()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.given_up.cancel();
     }
 }
 
