@@ -108,17 +108,17 @@ impl Reading {
         };
         let given = self.given().clone();
         let height = match self.endpoint.doubt().is_suspected() {
-            true => careful::lowest(&self.endpoint, highest).await?,
+            true => careful::lowest(&self.endpoint, highest.block).await?,
             false => rpc::height(&self.endpoint).await?,
         };
-        if height < highest.height {
-            return Ok(Verdict::Moved(self.watch.fell(highest, height)));
+        if let Some(how) = self.watch.fell(highest, height) {
+            return Ok(Verdict::Moved(how));
         }
         // Of one server the second look tells nothing more; of several, another one may answer it.
         let (again, differing) =
-            tokio::try_join!(rpc::height(&self.endpoint), self.differing(given, highest))?;
-        if again < highest.height {
-            return Ok(Verdict::Moved(self.watch.fell(highest, again)));
+            tokio::try_join!(rpc::height(&self.endpoint), self.differing(given, highest.block))?;
+        if let Some(how) = self.watch.fell(highest, again) {
+            return Ok(Verdict::Moved(how));
         }
         Ok(match differing.first() {
             None => Verdict::Held { tip: height },

@@ -21,6 +21,13 @@ const COMPARISON: Duration = Duration::from_millis(100);
 /// How soon it is asked again whether a look has ended that takes longer than it may.
 const RETRY: Duration = Duration::from_millis(5);
 
+/// How high the tip has been. Its height is answered before its hash, and it may fall in between.
+#[derive(Clone, Copy)]
+pub(super) struct Highest {
+    pub(super) block: BlockRef,
+    pub(super) height: Height,
+}
+
 /// What was seen of a server's tip since a reading began. Looking is beside the views: no view waits for a look.
 pub(super) struct Watch {
     inner: Arc<Inner>,
@@ -36,8 +43,7 @@ struct Inner {
 }
 
 struct Seen {
-    /// The highest tip so far.
-    highest: BlockRef,
+    highest: Highest,
     looked_at: Instant,
     compared_at: Instant,
     /// One look at a time, so that a slow server is not asked for more and more.
@@ -49,7 +55,13 @@ struct Seen {
 impl Watch {
     pub(super) fn new(endpoint: Endpoint, tip: BlockRef) -> Watch {
         let now = Instant::now();
-        let seen = Seen { highest: tip, looked_at: now, compared_at: now, is_looking: false, told: None };
+        let seen = Seen {
+            highest: Highest { block: tip, height: tip.height },
+            looked_at: now,
+            compared_at: now,
+            is_looking: false,
+            told: None,
+        };
         let inner = Inner { endpoint, seen: Mutex::new(seen), ended: Notify::new() };
         Watch { inner: Arc::new(inner), given_up: CancellationToken::new() }
     }
@@ -67,8 +79,8 @@ impl Watch {
         }
     }
 
-    /// Once no look is under way: the highest tip that was seen, or how the server has moved.
-    pub(super) async fn finish(&self) -> Result<Result<BlockRef, String>, SourceError> {
+    /// Once no look is under way: how high the tip has been, or how the server has moved.
+    pub(super) async fn finish(&self) -> Result<Result<Highest, String>, SourceError> {
         loop {
             let ended = self.inner.ended.notified();
             if !self.seen().is_looking {
@@ -87,8 +99,8 @@ impl Watch {
         }
     }
 
-    /// In words.
-    pub(super) fn fell(&self, from: BlockRef, to: Height) -> String {
+    /// In words, if this height is below the highest.
+    pub(super) fn fell(&self, from: Highest, to: Height) -> Option<String> {
         self.inner.fell(from, to)
     }
 
@@ -145,28 +157,26 @@ impl Inner {
     /// Notes how the tip moves. A rise above the tip of the beginning, and a fall back to it or to above it, would
     /// leave no trace in the end, nor would a fall from which it has risen on the same blocks; and yet views were wrong
     /// meanwhile. A rise and a fall between two looks stay unseen, which is why they are so near one another.
-    async fn glance(&self, highest: BlockRef, compares: bool) -> Result<(), SourceError> {
+    async fn glance(&self, highest: Highest, compares: bool) -> Result<(), SourceError> {
+        let block = highest.block;
         let compared = async {
             match compares {
-                true => hash(&self.endpoint, highest.height).await,
-                false => Ok(Some(highest.hash)),
+                true => hash(&self.endpoint, block.height).await,
+                false => Ok(Some(block.hash)),
             }
         };
         let (height, compared) = tokio::try_join!(rpc::height(&self.endpoint), compared)?;
-        if height < highest.height {
-            self.moved(self.fell(highest, height));
-        } else if compared != Some(highest.hash) {
-            self.moved(self.changed(highest, compared));
-        } else if height > highest.height
-            && let Some(tip) = tip(&self.endpoint).await?
-        {
-            if tip.height < highest.height {
-                self.moved(self.fell(highest, tip.height));
-                return Ok(());
-            }
-            let mut seen = self.seen();
-            if tip.height > seen.highest.height {
-                seen.highest = tip;
+        if let Some(how) = self.fell(highest, height) {
+            self.moved(how);
+        } else if compared != Some(block.hash) {
+            self.moved(self.changed(block, compared));
+        } else if height > highest.height {
+            self.seen().highest.height = height;
+            if let Some(tip) = tip(&self.endpoint).await? {
+                match self.fell(Highest { block, height: block.height }, tip.height) {
+                    Some(how) => self.moved(how),
+                    None => self.seen().highest.block = tip,
+                }
             }
         }
         Ok(())
@@ -176,9 +186,11 @@ impl Inner {
         self.seen().told.get_or_insert(Ok(how));
     }
 
-    fn fell(&self, from: BlockRef, to: Height) -> String {
-        self.endpoint.doubt().fell(from, to);
-        format!("the tip fell from height {} to {to}", from.height)
+    fn fell(&self, from: Highest, to: Height) -> Option<String> {
+        if to < from.block.height {
+            self.endpoint.doubt().fell(from.block, to);
+        }
+        (to < from.height).then(|| format!("the tip fell from height {} to {to}", from.height))
     }
 
     /// A server keeps the hashes above its tip: one that has none there has never had that block.
