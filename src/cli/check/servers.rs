@@ -4,8 +4,9 @@ use super::Findings;
 use crate::block::{BlockRef, Height};
 use crate::cli::Error;
 use crate::config::Config;
+use crate::failure;
 use crate::pipeline::PipelineError;
-use crate::source::{Claim, Reading, Source};
+use crate::source::{Claim, Reading, Source, SourceError};
 
 /// A reading at each server that can be asked.
 pub(super) async fn open(config: &Config, findings: &mut Findings) -> Vec<Reading> {
@@ -51,32 +52,43 @@ async fn quorum(source: &Source, readings: &[Reading], answering: usize, finding
     }
     let mut heights: Vec<Height> = readings.iter().map(|reading| reading.tip().height).collect();
     heights.sort_unstable_by(|one, other| other.cmp(one));
-    let Some(common) = heights.get(quorum - 1).copied() else {
+    if heights.len() < quorum {
         return findings.note(format!("{WHAT}: fewer than {quorum} servers have indexed anything yet"));
-    };
-    let mut last = None;
-    for reading in readings.iter().filter(|reading| reading.tip().height >= common) {
-        match claim(reading, common).await {
-            Ok(Some(claim)) => {
-                let block = claim.block;
-                match source.agree(&reading.server(), &[claim]).await.short {
-                    None => return findings.good(WHAT, format!("{quorum} servers agree on block {block}")),
-                    Some(error) => last = Some(error.into()),
+    }
+    // So many have these heights; servers on another chain may be among them.
+    heights.drain(..quorum - 1);
+    heights.dedup();
+    let mut disagreement = None;
+    for height in heights {
+        for reading in readings.iter().filter(|reading| reading.tip().height >= height) {
+            match agreed(source, reading, height).await {
+                Ok(block) => {
+                    findings.good(WHAT, format!("{quorum} servers agree on block {block}"));
+                    if let Some(error) = disagreement {
+                        findings.note(format!("{WHAT}: {}", failure::chain(&error)));
+                    }
+                    return;
                 }
+                Err(error) => disagreement = disagreement.or(Some(error)),
             }
-            Ok(None) => {}
-            Err(error) => last = Some(error),
         }
     }
-    match last {
-        Some(error) => findings.bad(WHAT, &error.into()),
-        None => findings.say_bad(WHAT, format!("no server has a hash for block {common}")),
+    if let Some(error) = disagreement {
+        findings.bad(WHAT, &error.into());
     }
 }
 
-/// What this server says of the block at that height.
-async fn claim(reading: &Reading, height: Height) -> Result<Option<Claim>, PipelineError> {
+/// The block that this server has at that height, if as many agree on it as must.
+async fn agreed(source: &Source, reading: &Reading, height: Height) -> Result<BlockRef, PipelineError> {
     let (hash, state_root) = tokio::try_join!(reading.hash(height), reading.state_root(height))?;
-    let claim = |hash| Claim { block: BlockRef { height, hash }, state_root, views: Vec::new() };
-    Ok(hash.map(claim))
+    let Some(hash) = hash else {
+        let url = reading.server().to_string();
+        return Err(SourceError::NoHashes { url, height }.into());
+    };
+    let block = BlockRef { height, hash };
+    let claim = Claim { block, state_root, views: Vec::new() };
+    match source.agree(&reading.server(), &[claim]).await.short {
+        None => Ok(block),
+        Some(error) => Err(error.into()),
+    }
 }
