@@ -108,12 +108,12 @@ async fn second(scene: &mut Scene, height: u32) -> Simulator {
 }
 
 /// Lets each call end without an answer, until it is cleared.
-async fn goes_away(server: &Simulator) {
+pub async fn goes_away(server: &Simulator) {
     let gone = Misbehaviour { fault: Fault::Drop, calls: None, method: None, view: None };
     server.control(Command::Misbehave(gone)).await.unwrap();
 }
 
-async fn comes_back(server: &Simulator) {
+pub async fn comes_back(server: &Simulator) {
     server.control(Command::Clear {}).await.unwrap();
 }
 
@@ -139,7 +139,7 @@ async fn reorgs(scene: &Scene) -> i64 {
 }
 
 /// Both servers' nodes take the same branch at the time that the test chooses.
-fn new_branch() -> Command {
+pub fn new_branch() -> Command {
     Command::Reorg { depth: 10, length: Some(15), branch: Some("new".into()) }
 }
 
@@ -350,6 +350,13 @@ async fn check_says_what_it_found_of_each_server_and_of_the_quorum() {
     ] {
         assert!(stdout.contains(&expected), "{expected}: {stdout}");
     }
+    // What `run` does with one of several is not what it does with the only one.
+    second.control(Command::Reorg { depth: 4, length: Some(6), branch: None }).await.unwrap();
+    second.until(Status::settled).await;
+    let Output { stdout, .. } = scene.run(&["check"]).await;
+    assert!(stdout.contains("will roll back 2 blocks if it follows this server"), "{stdout}");
+    second.control(Command::Reorg { depth: 6, length: Some(8), branch: Some("main".into()) }).await.unwrap();
+    second.until(Status::settled).await;
     // Another program.
     let change = RuleChange { other_program: Some(true), ..RuleChange::default() };
     second.control(Command::Rules(change)).await.unwrap();
@@ -364,4 +371,80 @@ async fn check_says_what_it_found_of_each_server_and_of_the_quorum() {
     assert_eq!(code, 1, "{stdout}");
     assert!(stdout.contains(&format!("BAD   source {}: ", second.url())), "{stdout}");
     assert!(stdout.contains("BAD   quorum: 1 of `source.urls` answer, and 2 must agree"), "{stdout}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_named_twice_does_not_agree_with_itself() {
+    let mut scene = Scene::new("servers_twice", COUNTER, quick(60)).await;
+    let _second = second(&mut scene, 60).await;
+    let url = scene.source.url();
+    scene.toml = scene.toml.replace("urls = [", &format!("urls = [\"{url}/\", "));
+    must_agree(&mut scene, 2);
+    scene.succeed(&["migrate"]).await;
+    for command in [&["check"][..], &["run", "--once"]] {
+        let Output { code, stdout, stderr } = scene.run(command).await;
+        let said = stdout + &stderr;
+        assert!(code != 0 && said.contains(&format!("names {url} twice")), "{code}: {said}");
+    }
+}
+
+/// It is the others, who agree, that are followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_server_with_another_state_does_not_halt_what_a_quorum_goes_on_with() {
+    let mut scene = Scene::new("servers_one_other", COUNTER, quick(60)).await;
+    let second = second(&mut scene, 60).await;
+    let third = Simulator::start(quick(60)).await.unwrap();
+    scene.toml = scene.toml.replace("\"]\nretries", &format!("\", \"{}\"]\nretries", third.url()));
+    must_agree(&mut scene, 2);
+    scene.succeed(&["run", "--migrate", "--once"]).await;
+    rules(&scene, RuleChange { other_program: Some(true), ..RuleChange::default() }).await;
+    for server in [&scene.source, &second, &third] {
+        server.control(Command::Mine { blocks: 3 }).await.unwrap();
+        server.until(Status::settled).await;
+    }
+    let Output { code, stderr, .. } = scene.run(&["run", "--until", "63"]).await;
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains(&format!("following {} from now on", second.url())), "{stderr}");
+    reaches(&scene, &second).await;
+    // When the others say it as well, it is the source's state.
+    for server in [&second, &third] {
+        let change = RuleChange { other_program: Some(true), ..RuleChange::default() };
+        server.control(Command::Rules(change)).await.unwrap();
+    }
+    halts_at_another_state(&scene, 63).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quorum_that_stays_one_block_behind_is_said() {
+    let mut scene = Scene::new("servers_one_behind", COUNTER, quick(60)).await;
+    let _second = second(&mut scene, 60).await;
+    must_agree(&mut scene, 2);
+    scene.toml = scene.toml.replace("retries = 0\n", "retries = 0\nwedge_timeout = \"2s\"\n");
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    scene.mine(1).await;
+    waits_for(&scene, "only up to height 60").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_passes_is_not_taken_for_a_server_without_state_roots() {
+    let scene = Scene::new("servers_refused_roots", COUNTER, quick(60)).await;
+    scene.succeed(&["migrate"]).await;
+    let _running = scene.start(&["run"]);
+    scene.caught_up().await;
+    for method in [Some("metashrew_stateroot"), Some("metashrew_view"), None] {
+        let method = method.map(str::to_owned);
+        let refuses = Misbehaviour { fault: Fault::Status { code: 403 }, calls: None, method, view: None };
+        scene.source.control(Command::Misbehave(refuses.clone())).await.unwrap();
+        if refuses.method.as_deref() == Some("metashrew_view") {
+            scene.mine(1).await;
+            waits_for(&scene, "403").await;
+        }
+    }
+    looked_at(&scene.source).await;
+    comes_back(&scene.source).await;
+    scene.mine(3).await;
+    scene.caught_up().await;
+    assert!(without_roots(&scene).await <= 1);
 }

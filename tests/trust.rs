@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use debshrew::config;
 use debshrew::simulate::{Command, Fault, Misbehaviour, Phase, Simulator};
-use debshrew::source::{Reading, Verdict};
+use debshrew::source::{Reading, Source, Verdict};
 use debshrew::view::Question;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
@@ -313,4 +314,26 @@ async fn two_servers_that_share_an_address_by_requests_leave_no_row_out_and_are_
 #[tokio::test(flavor = "multi_thread")]
 async fn two_servers_that_share_an_address_by_connections_leave_no_row_out() {
     balanced("trust_by_connection", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_does_not_know_state_roots_may_say_so_in_its_own_words() {
+    let scene = Scene::new("trust_no_method", COUNTER, quick(30)).await;
+    let server = scene.source.url();
+    let choose = move |body: String, _: Arc<Mutex<()>>| {
+        let server = server.clone();
+        async move {
+            let call: serde_json::Value = serde_json::from_str(&body).unwrap();
+            if call["method"] != "metashrew_stateroot" {
+                return post(&server, "/", &body).await.map(|answer| answer.body);
+            }
+            let error = json!({ "code": -32601, "message": "the method metashrew_stateroot does not exist" });
+            Some(json!({ "jsonrpc": "2.0", "id": call["id"], "error": error }).to_string())
+        }
+    };
+    let url = gateway(choose).await;
+    let one = crate::simulate::source::settings(&scene.source);
+    let source = Source::new(&config::Source { urls: vec![url], ..one }).unwrap();
+    let reading = source.open().await.unwrap().unwrap();
+    assert_eq!(reading.state_root(reading.tip().height).await.unwrap(), None);
 }

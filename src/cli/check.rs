@@ -63,11 +63,8 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
                 for pipeline in &pipelines {
                     tables(&db, pipeline, &mut findings).await;
                     for reading in &readings {
-                        let what = match config.source.urls.len() {
-                            1 => format!("chain of `{}`", pipeline.0),
-                            _ => format!("chain of `{}` at {}", pipeline.0, reading.server()),
-                        };
-                        chain::check(&db, pipeline, reading, &what, &mut findings).await;
+                        let is_one = config.source.urls.len() == 1;
+                        chain::check(&db, pipeline, reading, is_one, &mut findings).await;
                     }
                 }
             }

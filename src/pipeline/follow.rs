@@ -63,6 +63,8 @@ pub(super) struct Follow<'a> {
     lacking: Lacking,
     doubt: Doubt,
     states: States,
+    /// Since when fewer servers than must agree have the next block.
+    short_since: Option<Instant>,
     /// The server that is followed, of several.
     followed: Option<Server>,
     /// When its tip was seen to move.
@@ -114,6 +116,7 @@ impl<'a> Follow<'a> {
             lacking: Lacking::default(),
             doubt: Doubt::default(),
             states: States::default(),
+            short_since: None,
             followed: None,
             moved_at: Instant::now(),
         }
@@ -273,9 +276,6 @@ impl<'a> Follow<'a> {
         self.cache.clear();
         // What comes back may be another server behind the same address.
         self.states.forget();
-        if matches!(error, SourceError::NoQuorum { outvoted: true, .. }) {
-            self.followed = None;
-        }
         let pause = self.pauses.after(error);
         match error {
             // Nothing new.

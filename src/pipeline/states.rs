@@ -5,7 +5,7 @@ use super::{Pipeline, PipelineError, Writer};
 use crate::block::{BlockRef, Height, StateRoot};
 use crate::db::Db;
 use crate::register::{Registered, recorded_roots};
-use crate::source::{Reading, Server, Verdict};
+use crate::source::{Claim, Reading, Server, Verdict};
 
 /// How far below the checkpoint state roots are compared as well.
 const OLDER: [u32; 4] = [1, 10, 100, 1_000];
@@ -55,17 +55,25 @@ impl States {
             return Ok(None);
         };
         if let Roots::Other(other) = compare_roots(&pipeline.db, writer.pipeline(), at, reading).await? {
-            return self.doubt(reading, other).await;
+            return self.doubt(pipeline, reading, other).await;
         }
         (self.compared, self.doubted) = (Some(server), None);
         Ok(None)
     }
 
-    async fn doubt(&mut self, reading: &Reading, other: OtherState) -> Result<Option<String>, PipelineError> {
+    async fn doubt(
+        &mut self,
+        pipeline: &Pipeline,
+        reading: &Reading,
+        other: OtherState,
+    ) -> Result<Option<String>, PipelineError> {
         if let Verdict::Moved(how) = reading.close().await? {
             return Ok(Some(how));
         }
         if self.doubted.replace(other.block) == Some(other.block) {
+            // Where servers must agree, one alone does not tell what the state is.
+            let claim = Claim { block: other.block, state_root: Some(other.now), views: Vec::new() };
+            pipeline.source.confirm(&reading.server(), claim).await?;
             return Err(PipelineError::OtherState(Box::new(other)));
         }
         Ok(Some(other.to_string()))

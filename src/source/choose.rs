@@ -85,7 +85,10 @@ impl Source {
         let (doubtful, trusted): (Vec<&Endpoint>, Vec<&Endpoint>) =
             self.endpoints.iter().partition(|endpoint| endpoint.failed_lately());
         let mut found = survey(trusted, committed).await;
-        if !found.iter().any(|(_, _, side)| *side == Side::Same) {
+        // Before another branch is followed all are asked: one of these may be ahead of it.
+        let stays = choose(&standings(&found), committed.height, doubtful.len())
+            .is_ok_and(|index| found[index].2 == Side::Same);
+        if !stays {
             found.extend(survey(doubtful, committed).await);
         }
         if found.is_empty() {
@@ -96,10 +99,8 @@ impl Source {
         }
         // The configured order, whatever failed lately.
         found.sort_by_key(|(found, ..)| self.endpoints.iter().position(|endpoint| endpoint.is(found)));
-        let standings: Vec<Standing> =
-            found.iter().map(|(_, tip, side)| Standing { height: tip.height, side: *side }).collect();
         let silent = self.endpoints.len() - found.len();
-        match choose(&standings, committed.height, silent) {
+        match choose(&standings(&found), committed.height, silent) {
             Ok(index) => Ok(Some(Reading::new(found[index].0.clone(), found[index].1))),
             Err(best) => {
                 let (endpoint, tip, _) = &found[best.unwrap_or(0)];
@@ -134,6 +135,10 @@ impl Source {
         };
         join_all(self.endpoints.iter().map(open)).await
     }
+}
+
+fn standings(found: &[(Endpoint, BlockRef, Side)]) -> Vec<Standing> {
+    found.iter().map(|(_, tip, side)| Standing { height: tip.height, side: *side }).collect()
 }
 
 /// The tip of a server, and where it stands; `None` while it has no block.

@@ -147,6 +147,12 @@ impl Endpoint {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether both URLs lead to the same place, whoever logs in there.
+    pub(super) fn is_at_same_place(&self, other: &Endpoint) -> bool {
+        let place = |url: &Url| (url.origin(), url.path().trim_end_matches('/').to_owned());
+        place(&self.0.url) == place(&other.0.url) && self.0.url.query() == other.0.url.query()
+    }
+
     /// The URL as it may be shown.
     pub(super) fn shown(&self) -> &str {
         &self.0.shown
@@ -308,8 +314,7 @@ impl Endpoint {
         breaker.failures += 1;
         breaker.cause = chain(error);
         breaker.failed_at = Some(Instant::now());
-        // What comes back may be a newer one.
-        self.0.lacks_state_roots.store(false, Ordering::Relaxed);
+        self.may_keep_state_roots();
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();
             breaker.resting_until = Some(Instant::now() + rest);
@@ -320,6 +325,12 @@ impl Endpoint {
     /// while.
     pub(super) fn distrust(&self) {
         self.breaker().failed_at = Some(Instant::now());
+        self.may_keep_state_roots();
+    }
+
+    /// What comes back may be a newer one; and what stood in front of it may have refused everything.
+    fn may_keep_state_roots(&self) {
+        self.0.lacks_state_roots.store(false, Ordering::Relaxed);
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {

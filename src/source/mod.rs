@@ -92,8 +92,6 @@ pub enum SourceError {
         quorum: usize,
         /// What each of the others says, and the one that was followed.
         said: String,
-        /// As many as must agree say the same, and something else than the one that was followed.
-        outvoted: bool,
     },
     #[error("no source answers; the last failure was")]
     AllDown(#[source] Box<SourceError>),
@@ -173,6 +171,18 @@ impl Source {
         if endpoints.is_empty() {
             return Err(SourceError::Configuration("`source.urls` names no server".into()));
         }
+        let is_again = |(index, one): &(usize, &Endpoint)| {
+            endpoints[..*index].iter().any(|other| other.is_at_same_place(one))
+        };
+        if config.quorum > 1
+            && let Some((_, twice)) = endpoints.iter().enumerate().find(is_again)
+        {
+            return Err(SourceError::Configuration(format!(
+                "`source.urls` names {} twice, and a server agrees with itself: where `source.quorum` servers must \
+                 agree, name each once",
+                twice.shown()
+            )));
+        }
         Ok(Source { endpoints, quorum: config.quorum })
     }
 
@@ -181,7 +191,7 @@ impl Source {
         Ok(self.look().await?.map(|(_, tip)| tip.height))
     }
 
-    /// Begins a reading at the first server that answers; `None` while nothing is indexed. All that the
+    /// Begins a reading at the first server that has blocks; `None` while nothing is indexed. All that the
     /// reading asks goes to that server.
     pub async fn open(&self) -> Result<Option<Reading>, SourceError> {
         Ok(self.look().await?.map(|(endpoint, tip)| Reading::new(endpoint, tip)))
@@ -200,6 +210,7 @@ impl Source {
 
     async fn look(&self) -> Result<Option<(Endpoint, BlockRef)>, SourceError> {
         let mut failed = Vec::new();
+        let mut is_empty = false;
         // Stable: in the configured order, but those that failed lately after those that did not.
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_key(|endpoint| endpoint.failed_lately());
@@ -210,7 +221,9 @@ impl Source {
             }
             let is_news = !endpoint.failed_lately();
             match tip_unless_silent(endpoint).await {
-                Ok(tip) => return Ok(tip.map(|tip| (endpoint.clone(), tip))),
+                Ok(Some(tip)) => return Ok(Some((endpoint.clone(), tip))),
+                // Another one may have blocks.
+                Ok(None) => is_empty = true,
                 Err(error) => {
                     endpoint.distrust();
                     if self.endpoints.len() > 1 && is_news {
@@ -220,7 +233,7 @@ impl Source {
                 }
             }
         }
-        Err(all_failed(failed))
+        if is_empty { Ok(None) } else { Err(all_failed(failed)) }
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 
 use bitcoin::hashes::{Hash, sha256};
 use futures_util::stream::FuturesUnordered;
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::choose::PATIENCE;
 use super::endpoint::Endpoint;
@@ -79,11 +79,26 @@ impl Source {
         if self.quorum < 2 {
             return Ok(tip.height);
         }
-        let others = future::join_all(self.others(server).map(height)).await;
-        let mut heights: Vec<Height> = others.into_iter().flatten().chain([tip.height]).collect();
+        let mut heights = vec![tip.height];
+        let mut asked: FuturesUnordered<_> = self.others(server).map(height).collect();
+        // Once so many have all that this server has, nobody else is waited for.
+        while heights.iter().filter(|height| **height >= tip.height).count() < self.quorum
+            && let Some(height) = asked.next().await
+        {
+            heights.extend(height);
+        }
         heights.sort_unstable_by(|one, other| other.cmp(one));
         let answering = heights.len();
-        heights.get(self.quorum - 1).copied().ok_or(SourceError::TooFew { answering, quorum: self.quorum })
+        let common = heights.get(self.quorum - 1).map(|common| tip.height.min(*common));
+        common.ok_or(SourceError::TooFew { answering, quorum: self.quorum })
+    }
+
+    /// Whether this claim of a server counts, if servers must agree at all.
+    pub async fn confirm(&self, server: &Server, claim: Claim) -> Result<(), SourceError> {
+        if self.quorum < 2 {
+            return Ok(());
+        }
+        self.agree(server, &[claim]).await.short.map_or(Ok(()), Err)
     }
 
     /// Asks the servers beside the one that made these claims whether they agree, until enough of them do. A server that
@@ -162,8 +177,7 @@ impl Votes {
                 Err(error) => parts.push(error.to_string()),
             }
         }
-        let outvoted = others.values().any(|servers| *servers >= self.quorum);
-        if outvoted {
+        if others.values().any(|servers| *servers >= self.quorum) {
             // The others are right, as far as can be told: one of them is to be followed.
             server.endpoint().distrust();
         }
@@ -172,7 +186,6 @@ impl Votes {
             agreeing: self.agreeing[index],
             quorum: self.quorum,
             said: parts.join("; "),
-            outvoted,
         }
     }
 }

@@ -29,13 +29,22 @@ struct Response<'a> {
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
     result: Option<&'a RawValue>,
-    #[serde(default)]
-    error: Option<ErrorObject>,
+    #[serde(borrow, default)]
+    error: Option<ErrorObject<'a>>,
 }
 
 #[derive(Deserialize)]
-struct ErrorObject {
+struct ErrorObject<'a> {
+    #[serde(borrow, default)]
+    code: Option<&'a RawValue>,
     message: String,
+}
+
+/// What the application answered instead of a result.
+struct Failed {
+    message: String,
+    /// Of JSON-RPC's own codes the one for a method that there is none of. A gateway answers it in words of its own.
+    is_no_method: bool,
 }
 
 #[derive(Deserialize)]
@@ -46,14 +55,14 @@ enum TipHeight {
 }
 
 /// A call's result, or the error that the application answered.
-type Answered<T> = Result<T, String>;
+type Answered<T> = Result<T, Failed>;
 
 const HEIGHT: &str = "a height below 2^31, as a decimal string or a number";
 
 pub(super) async fn height(endpoint: &Endpoint) -> Result<Height, SourceError> {
     let call = Call { endpoint, name: "metashrew_height".into() };
     let answered = call.make("metashrew_height", json!([]), HEIGHT).await?;
-    let text = match answered.map_err(|message| call.refused(message))? {
+    let text = match answered.map_err(|failed| call.refused(failed.message))? {
         TipHeight::Text(text) => text,
         TipHeight::Number(number) => number.to_string(),
     };
@@ -76,8 +85,12 @@ pub(super) async fn block_hash(
             Err(_) => Err(call.unexpected(&text, "`0x` and 64 hex digits")),
         },
         // A gateway may not know the method.
-        Err(message) if message.contains("not found") && !message.contains("Method") => Ok(None),
-        Err(message) => Err(call.refused(message)),
+        Err(Failed { message, is_no_method: false })
+            if message.contains("not found") && !message.contains("Method") =>
+        {
+            Ok(None)
+        }
+        Err(failed) => Err(call.refused(failed.message)),
     }
 }
 
@@ -98,11 +111,11 @@ pub(super) async fn state_root(
             let root = bytes.and_then(|bytes| StateRoot::from_slice(&bytes));
             root.map(Some).ok_or_else(|| call.unexpected(&text, "`0x` and 64 hex digits"))
         }
-        Ok(Err(message)) if message.to_lowercase().contains("not found") => {
+        Ok(Err(failed)) if failed.is_no_method || failed.message.to_lowercase().contains("not found") => {
             endpoint.note_no_state_roots();
             Ok(None)
         }
-        Ok(Err(message)) => Err(call.refused(message)),
+        Ok(Err(failed)) => Err(call.refused(failed.message)),
         Err(SourceError::Status { status: 400 | 403..=405 | 501, .. }) => {
             endpoint.note_no_state_roots();
             Ok(None)
@@ -124,7 +137,7 @@ pub(super) async fn view(
             let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(&text));
             bytes.map(Ok).map_err(|_| call.unexpected(&text, "`0x` and hex digits"))
         }
-        Err(message) => Ok(Err(ViewFailure { message: endpoint.without_secrets(&message) })),
+        Err(failed) => Ok(Err(ViewFailure { message: endpoint.without_secrets(&failed.message) })),
     }
 }
 
@@ -172,7 +185,9 @@ impl Call<'_> {
             });
         }
         match (response.result, response.error) {
-            (_, Some(error)) => Ok(Err(error.message)),
+            (_, Some(ErrorObject { code, message })) => {
+                Ok(Err(Failed { message, is_no_method: is(code, "-32601") }))
+            }
             (Some(result), None) => serde_json::from_str(result.get()).map(Ok).map_err(|_| wrong()),
             (None, None) => Err(wrong()),
         }

@@ -18,7 +18,11 @@ fn question(view: &str) -> debshrew::view::Question {
 
 /// A client that follows a stand-in and tries nothing twice.
 pub fn source(simulator: &Simulator) -> Source {
-    Source::new(&config::Source {
+    Source::new(&settings(simulator)).unwrap()
+}
+
+pub fn settings(simulator: &Simulator) -> config::Source {
+    config::Source {
         urls: vec![simulator.url()],
         quorum: 1,
         username: None,
@@ -32,8 +36,7 @@ pub fn source(simulator: &Simulator) -> Source {
         max_connections: 4,
         poll_interval: Duration::from_secs(1),
         wedge_timeout: Duration::from_secs(60),
-    })
-    .unwrap()
+    }
 }
 
 /// What comes of asking; `None` if a rollback holds a call, upon which it is given up.

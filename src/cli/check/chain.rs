@@ -12,11 +12,15 @@ pub(super) async fn check(
     db: &Db,
     (name, settings): &(&str, &config::Pipeline),
     reading: &Reading,
-    what: &str,
+    is_one: bool,
     findings: &mut Findings,
 ) {
-    if let Err(error) = compare(db, name, settings, reading, what, findings).await {
-        findings.bad(what, &error);
+    let what = match is_one {
+        true => format!("chain of `{name}`"),
+        false => format!("chain of `{name}` at {}", reading.server()),
+    };
+    if let Err(error) = compare(db, name, settings, reading, (&what, is_one), findings).await {
+        findings.bad(&what, &error);
     }
 }
 
@@ -25,16 +29,22 @@ async fn compare(
     name: &str,
     settings: &config::Pipeline,
     reading: &Reading,
-    what: &str,
+    (what, is_one): (&str, bool),
     findings: &mut Findings,
 ) -> Result<(), Error> {
     let (registered, checkpoint) = committed(db, name).await?;
     let tip = reading.tip().height;
     if let (Some(pipeline), Some(at)) = (&registered, checkpoint.block) {
         match (Chains { db, pipeline, checkpoint, reading }).compare().await? {
-            Compared::Same if tip < at.height => findings.note(format!(
-                "{what}: the source is at height {tip}, behind block {at}, which is committed; `run` waits for it"
-            )),
+            Compared::Same if tip < at.height => {
+                let then = match is_one {
+                    true => "waits for it",
+                    false => "does not follow it while another may be ahead",
+                };
+                findings.note(format!(
+                    "{what}: the source is at height {tip}, behind block {at}, which is committed; `run` {then}"
+                ));
+            }
             Compared::Same => {
                 let Some(states) = states(db, pipeline, at, reading).await? else {
                     findings.note(format!("{what}: the source moves: check again"));
@@ -50,8 +60,9 @@ async fn compare(
             Compared::Parted(parting) => {
                 check_depth(&parting, settings.max_reorg_depth, None, pipeline, checkpoint)?;
                 let blocks = if parting.depth == 1 { "block" } else { "blocks" };
+                let when = if is_one { "" } else { " if it follows this server" };
                 findings.note(format!(
-                    "{what}: the source has changed to another branch: {parting}: `run` will roll back {} {blocks}",
+                    "{what}: the source has changed to another branch: {parting}: `run` will roll back {} {blocks}{when}",
                     parting.depth
                 ));
             }

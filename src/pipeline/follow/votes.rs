@@ -1,5 +1,7 @@
 //! What of the source counts only when several servers agree (`source.quorum`).
 
+use std::time::Instant;
+
 use super::{Follow, unless_stopped};
 use crate::block::{BlockRef, Height};
 use crate::pipeline::{PipelineError, wait};
@@ -23,8 +25,12 @@ impl Follow<'_> {
         let Some(common) = unless_stopped(self.stop, asked).await? else { return Ok(None) };
         let to = self.highest(common).map(|highest| highest.min(to));
         let to = to.filter(|to| *to >= self.next(self.checkpoint()));
-        if to.is_none() {
-            if tip.height.blocks_above(common) > USUAL_LAG {
+        if to.is_some() {
+            self.short_since = None;
+        } else {
+            let since = *self.short_since.get_or_insert_with(Instant::now);
+            let lasts = since.elapsed() >= self.pipeline.timing.wedge_timeout;
+            if lasts || tip.height.blocks_above(common) > USUAL_LAG {
                 let quorum = self.pipeline.source.quorum();
                 let reason = format!(
                     "{quorum} servers must agree on a block (`source.quorum`), and only up to height {common} so many have it, \
@@ -44,13 +50,8 @@ impl Follow<'_> {
         reading: &Reading,
         parting: &Parting,
     ) -> Result<(), PipelineError> {
-        let source = &self.pipeline.source;
-        if source.quorum() < 2 {
-            return Ok(());
-        }
         let block = BlockRef { height: parting.height, hash: parting.theirs };
         let claim = Claim { block, state_root: None, views: Vec::new() };
-        let agreed = source.agree(&reading.server(), &[claim]).await;
-        agreed.short.map_or(Ok(()), |error| Err(error.into()))
+        Ok(self.pipeline.source.confirm(&reading.server(), claim).await?)
     }
 }
