@@ -9,6 +9,7 @@ pub mod config;
 pub mod db;
 pub mod failure;
 pub mod file;
+pub mod observe;
 pub mod pipeline;
 pub mod printable;
 pub mod register;

@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("change", &["block"]),
     ("cluster", &["failure"]),
     ("simulate", &["block", "file"]),
+    ("observe", &["block"]),
     ("reorg", &["block"]),
     ("source", &["block", "config", "failure", "view"]),
     ("runtime", &["block", "change", "config", "failure", "view"]),
@@ -30,7 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "pipeline",
         &[
             "block", "failure", "view", "config", "change", "source", "runtime", "db", "table", "register",
-            "commit", "undo", "schema", "reorg",
+            "commit", "undo", "schema", "reorg", "observe",
         ],
     ),
 ];

@@ -9,6 +9,7 @@ use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::some_of;
+use crate::observe::Observer;
 use crate::pipeline::{Goal, LastLeft, Pipeline, Timing};
 use crate::source::Source;
 
@@ -55,9 +56,12 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         (None, true) => Goal::Tip,
         (None, false) => Goal::Follow,
     };
-    block_on(async |stop| match stop.run_until_cancelled(prepare(&config, &pipelines, args)).await {
-        Some(pipelines) => all(pipelines?, goal, &stop).await,
-        None => Ok(()),
+    let observer = Observer::default();
+    block_on(async |stop| {
+        match stop.run_until_cancelled(prepare(&config, &pipelines, args, &observer)).await {
+            Some(pipelines) => all(pipelines?, goal, &stop).await,
+            None => Ok(()),
+        }
     })
 }
 
@@ -66,6 +70,7 @@ async fn prepare(
     config: &Config,
     pipelines: &[(&str, &config::Pipeline)],
     args: &Args,
+    observer: &Observer,
 ) -> Result<Vec<Pipeline>, Error> {
     let db = database(config).await?;
     let source = Source::new(&config.source)?;
@@ -86,6 +91,7 @@ async fn prepare(
             db: db.clone(),
             source: source.clone(),
             transform: transform(name, settings)?,
+            watched: observer.pipeline(name, settings.start_height),
             accept_reorg: args.accept_reorg,
         })
     });

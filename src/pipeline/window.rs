@@ -24,6 +24,9 @@ const SLIGHT: f64 = 1.0 / 256.0;
 pub(super) struct Cost {
     pub(super) bytes: usize,
     pub(super) computed: Duration,
+    /// Of views, how many were answered and how long they were waited for.
+    pub(super) views: u32,
+    pub(super) waited: Duration,
     pub(super) source: Asked,
     pub(super) database: Asked,
 }
@@ -134,7 +137,8 @@ mod tests {
 
     fn cost(bytes: usize, waited_ms: u64, computed_ms: u64) -> Cost {
         let source = Asked { times: 1, quickest: Some(Duration::from_millis(waited_ms)) };
-        Cost { bytes, computed: Duration::from_millis(computed_ms), source, database: Asked::default() }
+        let computed = Duration::from_millis(computed_ms);
+        Cost { bytes, computed, source, ..Cost::default() }
     }
 
     fn after(times: usize, cost: Cost, stood: bool) -> Window {
