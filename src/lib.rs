@@ -16,6 +16,7 @@ pub mod register;
 pub mod reorg;
 pub mod runtime;
 pub mod schema;
+pub mod server;
 pub mod simulate;
 pub mod source;
 pub mod table;

@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("simulate", &["block", "file"]),
     ("observe", &["block"]),
     ("reorg", &["block"]),
-    ("source", &["block", "config", "failure", "view"]),
+    ("source", &["block", "config", "failure", "observe", "view"]),
     ("runtime", &["block", "change", "config", "failure", "view"]),
     ("db", &["config", "failure", "file"]),
     ("table", &["block", "change", "db", "failure"]),
@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commit", &["block", "db", "failure", "table", "register"]),
     ("undo", &["block", "db", "failure", "table", "register"]),
     ("schema", &["block", "db", "failure", "table", "register"]),
+    ("server", &["block", "config", "db", "failure", "observe", "printable", "register"]),
     (
         "pipeline",
         &[

@@ -31,6 +31,7 @@ mod pipeline;
 mod pruning;
 mod refusals;
 mod reorgs;
+mod server;
 mod servers;
 mod simulate;
 mod support;

@@ -7,60 +7,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::metrics::Handles;
+use super::handles::Handles;
+use super::lag::Lag;
 use super::rates::{Minute, Rates};
+use super::told::{Ahead, CommittedBlock, Evaluated, Reorg, State};
 use crate::block::{BlockRef, Height};
 
 /// How many of the last blocks, and of the last reorganisations, are remembered.
 const MAX_BLOCKS: usize = 50;
 const MAX_REORGS: usize = 20;
-
-/// What a pipeline is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It is not the writer yet.
-    Starting,
-    /// Another process is the writer.
-    Standby,
-    Running,
-    /// Nothing can be done until something outside changes; the reason says what.
-    Waiting,
-    /// It has met what it cannot get past.
-    Halted,
-    Stopped,
-}
-
-/// A block that was evaluated and counts.
-#[derive(Clone, Copy, Debug)]
-pub struct Evaluated {
-    pub at: BlockRef,
-    pub fuel: u64,
-    /// How long the transform computed.
-    pub computed: Duration,
-    /// How many views it was answered, and how long it waited for them.
-    pub views: u32,
-    pub waited: Duration,
-}
-
-/// A block that was committed.
-#[derive(Clone, Copy, Debug)]
-pub struct CommittedBlock<'a> {
-    pub at: BlockRef,
-    /// Rows that changed, by table.
-    pub tables: &'a [(&'a str, u64)],
-}
-
-/// Blocks that were rolled back.
-#[derive(Clone, Copy, Debug)]
-pub struct Reorg {
-    pub from: BlockRef,
-    /// `None` is before the first block.
-    pub to: Option<BlockRef>,
-    pub depth: u32,
-    pub rows: u64,
-    pub took: Duration,
-}
+const MAX_PROBLEMS: usize = 20;
 
 /// All pipelines of this process. Cheap to clone.
 #[derive(Clone)]
@@ -68,10 +24,13 @@ pub struct Observer(Arc<Inner>);
 
 struct Inner {
     started: SystemTime,
-    pipelines: Mutex<BTreeMap<String, Arc<Mutex<Live>>>>,
+    pipelines: Mutex<BTreeMap<String, Observed>>,
     /// Changes with whatever is told.
     changes: watch::Sender<u64>,
 }
+
+/// What is known of a pipeline, and its metrics.
+type Observed = (Arc<Mutex<Live>>, Arc<Handles>);
 
 /// One pipeline, for whoever runs it to tell what it does. Cheap to clone.
 #[derive(Clone)]
@@ -90,9 +49,11 @@ struct Live {
     block: Option<BlockRef>,
     first: Height,
     tip: Option<Height>,
+    behind: Lag,
     rates: Rates,
     blocks: VecDeque<BlockSnapshot>,
     reorgs: VecDeque<ReorgSnapshot>,
+    problems: VecDeque<ProblemSnapshot>,
 }
 
 impl Default for Observer {
@@ -113,13 +74,14 @@ impl Observer {
             block: None,
             first,
             tip: None,
+            behind: Lag::default(),
             rates: Rates::new(Instant::now()),
             blocks: VecDeque::new(),
             reorgs: VecDeque::new(),
+            problems: VecDeque::new(),
         };
-        let live = Arc::new(Mutex::new(live));
-        lock(&self.0.pipelines).insert(name.to_owned(), Arc::clone(&live));
-        let handles = Arc::new(Handles::new(name));
+        let (live, handles) = (Arc::new(Mutex::new(live)), Arc::new(Handles::new(name)));
+        lock(&self.0.pipelines).insert(name.to_owned(), (Arc::clone(&live), Arc::clone(&handles)));
         handles.state(State::Starting);
         Watched { name: name.into(), live, handles, observer: self.clone() }
     }
@@ -127,12 +89,23 @@ impl Observer {
     /// What is known now.
     pub fn snapshot(&self) -> Snapshot {
         let pipelines = lock(&self.0.pipelines).clone();
-        let pipelines = pipelines.iter().map(|(name, live)| lock(live).snapshot(name)).collect();
+        let pipelines = pipelines.iter().map(|(name, (live, _))| lock(live).snapshot(name)).collect();
         Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             started_at: unix(self.0.started),
             now: unix(SystemTime::now()),
             pipelines,
+        }
+    }
+
+    pub fn started(&self) -> SystemTime {
+        self.0.started
+    }
+
+    /// Sets the metrics that change while nothing happens.
+    pub fn tell_ages(&self) {
+        for (live, handles) in lock(&self.0.pipelines).values() {
+            handles.lag_seconds(lock(live).behind.lasts(Instant::now()));
         }
     }
 
@@ -152,6 +125,7 @@ impl Watched {
         self.tell(|live| {
             if live.state != state || live.reason.as_deref() != reason {
                 live.since = SystemTime::now();
+                live.turns_to(state, reason, height);
             }
             (live.state, live.reason, live.reason_height) = (state, reason.map(str::to_owned), height);
         });
@@ -160,13 +134,26 @@ impl Watched {
 
     /// The checkpoint, as it is found when the pipeline becomes the writer.
     pub fn resumes_at(&self, block: Option<BlockRef>) {
-        self.tell(|live| live.block = block);
+        self.tell(|live| {
+            live.block = block;
+            if let Some(block) = block {
+                live.behind.committed(block.height);
+            }
+        });
         self.heights();
     }
 
     pub fn source_tip(&self, tip: Height) {
-        self.tell(|live| live.tip = Some(tip));
+        self.tell(|live| {
+            live.tip = Some(tip);
+            let is_committed = live.lag() == Some(0);
+            live.behind.tip(Instant::now(), tip, is_committed);
+        });
         self.heights();
+    }
+
+    pub fn evaluates(&self, ahead: &Ahead) {
+        self.handles.ahead(ahead);
     }
 
     pub fn evaluated(&self, done: &Evaluated) {
@@ -177,6 +164,7 @@ impl Watched {
         let changes = done.tables.iter().map(|(_, rows)| rows).sum();
         self.tell(|live| {
             live.block = Some(done.at);
+            live.behind.committed(done.at.height);
             live.rates.add(Instant::now(), 1, changes);
             let block = BlockSnapshot {
                 height: done.at.height.get(),
@@ -232,6 +220,24 @@ impl Live {
         Some((self.tip?.get() + 1).saturating_sub(next.get()))
     }
 
+    /// What it waits for, or halted at, is remembered; the same once more, as the same.
+    fn turns_to(&mut self, state: State, reason: Option<&str>, height: Option<Height>) {
+        let now = unix(SystemTime::now());
+        if let Some(open) = self.problems.front_mut() {
+            open.until.get_or_insert(now);
+        }
+        let (State::Waiting | State::Halted, Some(reason)) = (state, reason) else { return };
+        let same = |last: &&mut ProblemSnapshot| last.state == state && last.reason == reason;
+        if let Some(last) = self.problems.front_mut().filter(same) {
+            (last.until, last.times) = (None, last.times + 1);
+            return;
+        }
+        let height = height.map(Height::get);
+        let problem =
+            ProblemSnapshot { state, reason: reason.to_owned(), height, since: now, until: None, times: 1 };
+        push(&mut self.problems, problem, MAX_PROBLEMS);
+    }
+
     fn snapshot(&mut self, name: &str) -> PipelineSnapshot {
         let now = Instant::now();
         let (blocks_per_second, changes_per_second) = self.rates.a_second(now);
@@ -248,12 +254,14 @@ impl Live {
             block_hash: self.block.map(|block| block.hash.to_string()),
             source_height: self.tip.map(Height::get),
             lag_blocks: lag,
+            lag_seconds: self.behind.lasts(now).as_secs_f64(),
             blocks_per_second,
             changes_per_second,
             seconds_left: left.map(|lag| f64::from(lag) / blocks_per_second),
             minutes: self.rates.minutes(now),
             blocks: self.blocks.iter().cloned().collect(),
             reorgs: self.reorgs.iter().cloned().collect(),
+            problems: self.problems.iter().cloned().collect(),
         }
     }
 }
@@ -281,6 +289,8 @@ pub struct PipelineSnapshot {
     pub block_hash: Option<String>,
     pub source_height: Option<u32>,
     pub lag_blocks: Option<u32>,
+    /// For how long the source has been known to have a block that is not committed.
+    pub lag_seconds: f64,
     /// Over the last 15 s.
     pub blocks_per_second: f64,
     pub changes_per_second: f64,
@@ -292,6 +302,8 @@ pub struct PipelineSnapshot {
     pub blocks: Vec<BlockSnapshot>,
     /// The last reorganisations, the newest first.
     pub reorgs: Vec<ReorgSnapshot>,
+    /// What it waited for or halted at, with what to do about it, the newest first.
+    pub problems: Vec<ProblemSnapshot>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -311,6 +323,20 @@ pub struct ReorgSnapshot {
     pub rows: u64,
     pub seconds: f64,
     pub at: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ProblemSnapshot {
+    /// `waiting` or `halted`.
+    pub state: State,
+    pub reason: String,
+    /// The block that the reason is about.
+    pub height: Option<u32>,
+    pub since: f64,
+    /// `null` while it lasts.
+    pub until: Option<f64>,
+    /// How often it came in a row.
+    pub times: u32,
 }
 
 fn push<T>(newest_first: &mut VecDeque<T>, entry: T, most: usize) {
@@ -377,5 +403,21 @@ mod tests {
         assert!((observer.snapshot().pipelines[0].since - since).abs() < f64::EPSILON);
         watched.state(State::Waiting, Some("no database"), None);
         assert!(observer.snapshot().pipelines[0].since > since);
+    }
+
+    #[test]
+    fn problems_are_remembered_and_those_that_come_back_are_one() {
+        let observer = Observer::default();
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap());
+        for _ in 0..3 {
+            watched.state(State::Waiting, Some("no source"), None);
+            watched.state(State::Running, None, None);
+        }
+        watched.state(State::Halted, Some("a bad block"), Height::new(5));
+        let problems = observer.snapshot().pipelines.remove(0).problems;
+        let told: Vec<_> =
+            problems.iter().map(|one| (one.reason.as_str(), one.times, one.until.is_some())).collect();
+        assert_eq!(told, [("a bad block", 1, false), ("no source", 3, true)]);
+        assert_eq!(problems[0].height, Some(5));
     }
 }

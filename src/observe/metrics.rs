@@ -1,21 +1,17 @@
-//! The metrics: their names, what they mean, and where they are counted. docs/metrics.md has the same table, which a test
-//! holds to this one.
+//! The metrics: their names, what they mean, and their buckets. docs/metrics.md has the same table, which a test holds to
+//! this one. Where they are counted is `handles`.
 //!
 //! Counted through the `metrics` crate's facade, so that it costs nothing unless something collects them.
 
-use std::time::Duration;
-
-use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
-
-use super::live::{CommittedBlock, Evaluated, Reorg, State};
-use crate::block::Height;
+use metrics::Unit;
 
 /// What kind of metric it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     Counter,
     Gauge,
-    Histogram,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
 }
 
 /// A metric, as its table has it.
@@ -39,10 +35,24 @@ const fn metric(
 }
 
 const PIPELINE: &[&str] = &["pipeline"];
+const SERVER: &[&str] = &["server"];
+
+/// From a block that is next to nothing to one that takes a minute.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Most reorganisations are of a block or two; deeper than 100 halts, unless it is accepted.
+const DEPTHS: &[f64] = &[1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0];
 
 /// All of them, in the order of the manual.
 pub const METRICS: &[Metric] = &[
-    metric("debshrew_checkpoint_height", Kind::Gauge, Unit::Count, PIPELINE, "The last committed block."),
+    metric(
+        "debshrew_checkpoint_height",
+        Kind::Gauge,
+        Unit::Count,
+        PIPELINE,
+        "The last committed block; -1 before the first.",
+    ),
     metric(
         "debshrew_source_height",
         Kind::Gauge,
@@ -56,6 +66,13 @@ pub const METRICS: &[Metric] = &[
         Unit::Count,
         PIPELINE,
         "Blocks between the last committed one and the source's tip.",
+    ),
+    metric(
+        "debshrew_lag_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        PIPELINE,
+        "How long ago the source was first seen to have a block that is not committed yet; 0 when there is none.",
     ),
     metric(
         "debshrew_state",
@@ -80,14 +97,14 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "debshrew_evaluation_seconds",
-        Kind::Histogram,
+        Kind::Histogram(SECONDS),
         Unit::Seconds,
         PIPELINE,
         "How long the transform computed for a block.",
     ),
     metric(
         "debshrew_view_wait_seconds",
-        Kind::Histogram,
+        Kind::Histogram(SECONDS),
         Unit::Seconds,
         PIPELINE,
         "How long a block's evaluation waited for views.",
@@ -99,13 +116,19 @@ pub const METRICS: &[Metric] = &[
         PIPELINE,
         "Views that transforms were answered.",
     ),
-    metric("debshrew_fuel_used_total", Kind::Counter, Unit::Count, PIPELINE, "Fuel that transforms used."),
+    metric(
+        "debshrew_fuel_used_total",
+        Kind::Counter,
+        Unit::Count,
+        PIPELINE,
+        "Fuel that transforms used, about one unit an instruction.",
+    ),
     metric(
         "debshrew_commit_seconds",
-        Kind::Histogram,
+        Kind::Histogram(SECONDS),
         Unit::Seconds,
         PIPELINE,
-        "How long a block's transaction took, of several sent together the average.",
+        "How long a block's transaction took; of several that are sent together, the average.",
     ),
     metric(
         "debshrew_reorgs_total",
@@ -116,14 +139,14 @@ pub const METRICS: &[Metric] = &[
     ),
     metric(
         "debshrew_reorg_depth_blocks",
-        Kind::Histogram,
+        Kind::Histogram(DEPTHS),
         Unit::Count,
         PIPELINE,
         "How many blocks a reorganisation took back.",
     ),
     metric(
         "debshrew_rollback_seconds",
-        Kind::Histogram,
+        Kind::Histogram(SECONDS),
         Unit::Seconds,
         PIPELINE,
         "How long a rollback took.",
@@ -135,6 +158,118 @@ pub const METRICS: &[Metric] = &[
         PIPELINE,
         "Rows that rollbacks put back or removed.",
     ),
+    metric(
+        "debshrew_evaluations_ahead",
+        Kind::Gauge,
+        Unit::Count,
+        PIPELINE,
+        "Blocks that are evaluated at once, at most, as pays now.",
+    ),
+    metric(
+        "debshrew_evaluation_memory_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        PIPELINE,
+        "What the blocks that are evaluated at once are expected to hold.",
+    ),
+    metric(
+        "debshrew_evaluation_memory_limit_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        PIPELINE,
+        "What they may hold before fewer are evaluated at once.",
+    ),
+    metric(
+        "debshrew_table_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        &["pipeline", "table"],
+        "A table's size, indexes included; sampled every 30 s.",
+    ),
+    metric(
+        "debshrew_journal_bytes",
+        Kind::Gauge,
+        Unit::Bytes,
+        PIPELINE,
+        "The size of the pipeline's journals; sampled every 30 s.",
+    ),
+    metric(
+        "debshrew_standbys",
+        Kind::Gauge,
+        Unit::Count,
+        PIPELINE,
+        "Processes that wait to take over the pipeline; sampled every 5 s.",
+    ),
+    metric(
+        "debshrew_source_requests_total",
+        Kind::Counter,
+        Unit::Count,
+        SERVER,
+        "Requests to a metashrew server, repeated ones included.",
+    ),
+    metric(
+        "debshrew_source_request_seconds",
+        Kind::Histogram(SECONDS),
+        Unit::Seconds,
+        SERVER,
+        "How long a request took, answer included.",
+    ),
+    metric(
+        "debshrew_source_retries_total",
+        Kind::Counter,
+        Unit::Count,
+        SERVER,
+        "Requests that were repeated after a transient failure.",
+    ),
+    metric(
+        "debshrew_source_failures_total",
+        Kind::Counter,
+        Unit::Count,
+        SERVER,
+        "Calls that failed with all their retries.",
+    ),
+    metric(
+        "debshrew_source_resting",
+        Kind::Gauge,
+        Unit::Count,
+        SERVER,
+        "1 while the server is left alone after repeated failure (circuit breaker), else 0.",
+    ),
+    metric(
+        "debshrew_pool_connections",
+        Kind::Gauge,
+        Unit::Count,
+        &["state"],
+        "Connections of the database pool: `in_use` or `idle`.",
+    ),
+    metric(
+        "debshrew_pool_connections_limit",
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Most connections that the pool may have.",
+    ),
+    metric(
+        "debshrew_pool_waiting",
+        Kind::Gauge,
+        Unit::Count,
+        &[],
+        "Tasks that wait for a connection of the pool.",
+    ),
+    metric(
+        "debshrew_build_info",
+        Kind::Gauge,
+        Unit::Count,
+        &["version"],
+        "Always 1; the version is in the label.",
+    ),
+    metric(
+        "process_start_time_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        &[],
+        "When the process started, in seconds since 1970.",
+    ),
 ];
 
 /// Tells the collector what they mean.
@@ -143,106 +278,7 @@ pub fn describe() {
         match kind {
             Kind::Counter => metrics::describe_counter!(*name, *unit, *help),
             Kind::Gauge => metrics::describe_gauge!(*name, *unit, *help),
-            Kind::Histogram => metrics::describe_histogram!(*name, *unit, *help),
+            Kind::Histogram(_) => metrics::describe_histogram!(*name, *unit, *help),
         }
-    }
-}
-
-const STATES: [(State, &str); 6] = [
-    (State::Starting, "starting"),
-    (State::Standby, "standby"),
-    (State::Running, "running"),
-    (State::Waiting, "waiting"),
-    (State::Halted, "halted"),
-    (State::Stopped, "stopped"),
-];
-
-/// A pipeline's metrics, looked up once.
-pub(super) struct Handles {
-    checkpoint: Gauge,
-    source: Gauge,
-    lag: Gauge,
-    states: Vec<(State, Gauge)>,
-    blocks: Counter,
-    evaluation: Histogram,
-    view_wait: Histogram,
-    views: Counter,
-    fuel: Counter,
-    commit: Histogram,
-    reorgs: Counter,
-    depth: Histogram,
-    rollback: Histogram,
-    rolled_back: Counter,
-}
-
-impl Handles {
-    pub(super) fn new(pipeline: &str) -> Handles {
-        let name = || pipeline.to_owned();
-        let states = STATES
-            .iter()
-            .map(|(state, text)| (*state, gauge!("debshrew_state", "pipeline" => name(), "state" => *text)));
-        Handles {
-            checkpoint: gauge!("debshrew_checkpoint_height", "pipeline" => name()),
-            source: gauge!("debshrew_source_height", "pipeline" => name()),
-            lag: gauge!("debshrew_lag_blocks", "pipeline" => name()),
-            states: states.collect(),
-            blocks: counter!("debshrew_blocks_committed_total", "pipeline" => name()),
-            evaluation: histogram!("debshrew_evaluation_seconds", "pipeline" => name()),
-            view_wait: histogram!("debshrew_view_wait_seconds", "pipeline" => name()),
-            views: counter!("debshrew_views_total", "pipeline" => name()),
-            fuel: counter!("debshrew_fuel_used_total", "pipeline" => name()),
-            commit: histogram!("debshrew_commit_seconds", "pipeline" => name()),
-            reorgs: counter!("debshrew_reorgs_total", "pipeline" => name()),
-            depth: histogram!("debshrew_reorg_depth_blocks", "pipeline" => name()),
-            rollback: histogram!("debshrew_rollback_seconds", "pipeline" => name()),
-            rolled_back: counter!("debshrew_rows_rolled_back_total", "pipeline" => name()),
-        }
-    }
-
-    pub(super) fn state(&self, now: State) {
-        for (state, gauge) in &self.states {
-            gauge.set(f64::from(u8::from(*state == now)));
-        }
-    }
-
-    pub(super) fn heights(&self, checkpoint: Option<Height>, tip: Option<Height>, lag: Option<u32>) {
-        let set = |gauge: &Gauge, value: Option<u32>| {
-            if let Some(value) = value {
-                gauge.set(value);
-            }
-        };
-        // Before the first block there is none: below the genesis block.
-        self.checkpoint.set(checkpoint.map_or(-1.0, |height| f64::from(height.get())));
-        set(&self.source, tip.map(Height::get));
-        set(&self.lag, lag);
-    }
-
-    pub(super) fn evaluated(&self, done: &Evaluated) {
-        self.evaluation.record(done.computed);
-        self.view_wait.record(done.waited);
-        self.views.increment(u64::from(done.views));
-        self.fuel.increment(done.fuel);
-    }
-
-    pub(super) fn committed(&self, pipeline: &str, done: &CommittedBlock<'_>) {
-        self.blocks.increment(1);
-        for (table, rows) in done.tables {
-            counter!("debshrew_rows_changed_total", "pipeline" => pipeline.to_owned(), "table" => (*table).to_owned())
-                .increment(*rows);
-        }
-    }
-
-    pub(super) fn commits_took(&self, blocks: usize, took: Duration) {
-        let each = took.checked_div(u32::try_from(blocks).unwrap_or(u32::MAX)).unwrap_or(took);
-        for _ in 0..blocks {
-            self.commit.record(each);
-        }
-    }
-
-    pub(super) fn rolled_back(&self, done: &Reorg) {
-        self.reorgs.increment(1);
-        self.depth.record(f64::from(done.depth));
-        self.rollback.record(done.took);
-        self.rolled_back.increment(done.rows);
     }
 }

@@ -3,11 +3,16 @@
 //!
 //! Nothing here decides anything, and nothing waits for it: whoever tells holds a lock for some hundred nanoseconds.
 
+mod handles;
+mod lag;
 mod live;
 pub mod metrics;
 mod rates;
+mod told;
 
+pub use handles::{Pool, ServerMetrics, journal_bytes, process, standbys, table_bytes};
 pub use live::{
-    CommittedBlock, Evaluated, Observer, PipelineSnapshot, Reorg, ReorgSnapshot, Snapshot, State, Watched,
+    BlockSnapshot, Observer, PipelineSnapshot, ProblemSnapshot, ReorgSnapshot, Snapshot, Watched,
 };
 pub use rates::Minute;
+pub use told::{Ahead, CommittedBlock, Evaluated, Reorg, State};

@@ -65,6 +65,7 @@ pub(super) async fn evaluate(
 ) -> Result<Evaluated, PipelineError> {
     let evaluated = evaluate_some(context, heights, window).await?;
     window.learn_batch(!matches!(evaluated, Evaluated::Moved(_)));
+    context.pipeline.watched.evaluates(&window.ahead());
     Ok(evaluated)
 }
 

@@ -19,6 +19,7 @@ mod writer;
 
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use tokio_util::sync::CancellationToken;
 
 use crate::block::Height;
@@ -285,6 +286,7 @@ impl Pipeline {
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
         let mut seen: Option<Held> = None;
+        let mut shown = None;
         while !stop.is_cancelled() {
             // Given up halfway, the connection ends and the lock with it.
             let taken = follow::unless_stopped(stop, Writer::try_take_over(&self.db, &self.name)).await?;
@@ -299,6 +301,9 @@ impl Pipeline {
                     self.watched.state(State::Standby, Some(&held), None);
                 }
                 seen = held;
+                if shown.as_ref().is_none_or(|session: &ClientWrapper| session.is_closed()) {
+                    shown = Some(register::stand_by(&self.db, &self.name).await?);
+                }
             }
             wait(STANDBY_INTERVAL, stop).await;
         }

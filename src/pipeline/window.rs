@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::observe::Ahead;
+
 /// What blocks that are evaluated at once may hold in memory together, as far as can be told beforehand.
 const MOST_BYTES: usize = 32 << 20;
 
@@ -115,6 +117,12 @@ impl Window {
         };
         // Rounds down: what is done twice should pay for sure.
         (pays as usize).min(MOST_BYTES / self.block_bytes.max(1)).clamp(1, self.most)
+    }
+
+    /// What is evaluated at once now, for whoever watches.
+    pub(super) fn ahead(&self) -> Ahead {
+        let blocks = self.size();
+        Ahead { blocks, bytes: blocks.saturating_mul(self.block_bytes), most_bytes: MOST_BYTES }
     }
 
     pub(super) fn learn(&mut self, cost: &Cost, stood: bool) {
