@@ -16,13 +16,16 @@ use tokio::process::Child;
 use crate::simulate::http::{Answer, Client};
 use crate::support::{COUNTER, DEADLINE, Scene, debshrew, quick, until};
 
+/// The exit code after a pipeline halted.
+const HALTED: i32 = 3;
+
 const TOKEN: &str = "0123456789abcdef";
 
 /// Halts at the first block, with what a page must not take for its own.
 const BROKEN: &str = r#"(module
   (import "env" "__stderr" (func $stderr (param i32)))
   (memory (export "memory") 1)
-  (data (i32.const 1024) "\2d\00\00\00<img src=x onerror=document.title=1> refused.")
+  (data (i32.const 1024) "\2e\00\00\00<img src=x onerror=document.title=1>\e2\80\ae refuse")
   (func (export "process_block") (result i32) (call $stderr (i32.const 1024)) (i32.const -1)))"#;
 
 /// A scene whose `run` serves at an address of its own.
@@ -94,11 +97,16 @@ fn pipeline<'a>(status: &'a Value, name: &str) -> &'a Value {
     pipelines.iter().find(|one| one["name"] == name).unwrap_or(&Value::Null)
 }
 
-async fn ends_well(mut running: Child) {
+async fn ends_well(running: Child) {
+    assert_eq!(end(running).await, 0);
+}
+
+/// What it exits with when it is told to end.
+async fn end(mut running: Child) -> i32 {
     let pid = running.id().unwrap().to_string();
     assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     let ended = tokio::time::timeout(Duration::from_secs(20), running.wait()).await;
-    assert_eq!(ended.expect("it ends soon").unwrap().code(), Some(0));
+    ended.expect("it ends soon").unwrap().code().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +127,7 @@ async fn probes_tell_alive_from_ready() {
     assert!(reasons[0]["reason"].as_str().unwrap().starts_with("is halted: block 0: "), "{reasons}");
     assert_eq!(served.get("/healthz").await.status, 200, "a pipeline that halted has decided so");
     assert_eq!((served.get("/nothing").await.status, served.get("/").await.status), (404, 200));
-    ends_well_or_halted(running).await;
+    assert_eq!(end(running).await, HALTED);
 
     let served = Served::new("server_ready", "ready_lag = 3", 4).await;
     let running = served.start().await;
@@ -141,12 +149,26 @@ async fn probes_tell_alive_from_ready() {
     ends_well(running).await;
 }
 
-/// A pipeline that halted makes the exit code 3.
-async fn ends_well_or_halted(mut running: Child) {
-    let pid = running.id().unwrap().to_string();
-    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
-    let ended = tokio::time::timeout(Duration::from_secs(20), running.wait()).await;
-    assert_eq!(ended.expect("it ends soon").unwrap().code(), Some(3));
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_a_defect_ended_is_not_healthy() {
+    let mut served = Served::new("server_defect", "", 4).await;
+    served.scene.add_pipeline("other", COUNTER, "");
+    served.scene.succeed(&["migrate"]).await;
+    let running = served.scene.start_with(&["run"], &[("FAILPOINTS", "before-statement=1*panic(a defect)")]);
+    until("it is not healthy", async || {
+        TcpStream::connect(&served.address).await.is_ok() && served.get("/healthz").await.status == 503
+    })
+    .await;
+    let broken: Value = serde_json::from_str(&served.get("/healthz").await.body).unwrap();
+    let broken = broken["broken_pipelines"][0].as_str().unwrap().to_owned();
+    let other = if broken == "other" { "counter" } else { "other" };
+    served.until_status("the other one goes on", |status| pipeline(status, other)["lag_blocks"] == 0).await;
+    let status = served.status().await;
+    let told = pipeline(&status, &broken);
+    assert_eq!(told["state"], "halted");
+    assert!(told["reason"].as_str().unwrap().contains("panicked"), "{told}");
+    assert_eq!(end(running).await, HALTED);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,6 +192,8 @@ async fn the_state_is_what_the_manual_says() {
                 })
         })
         .await;
+    // In so many letters: nothing that a terminal obeys, or that turns the direction of writing.
+    assert!(served.get("/status").await.body.contains("\\u202e refuse"));
     let status = served.status().await;
     let counter = pipeline(&status, "counter");
     assert_eq!((&counter["lag_blocks"], &counter["source_height"]), (&Value::from(0), &Value::from(13)));
@@ -197,7 +221,7 @@ async fn the_state_is_what_the_manual_says() {
         missing.is_empty() && gone.is_empty(),
         "not in docs/server.md: {missing:#?}; not in /status: {gone:#?}"
     );
-    ends_well_or_halted(running).await;
+    assert_eq!(end(running).await, HALTED);
 }
 
 /// Every field, with `[]` for the entries of a list.
@@ -256,7 +280,7 @@ async fn only_who_has_the_token_is_told() {
     }
     let log = std::fs::read_to_string(served.scene.log()).unwrap();
     assert!(!log.contains(TOKEN), "{log}");
-    ends_well_or_halted(running).await;
+    assert_eq!(end(running).await, HALTED);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::status::{not_ready, status_json};
 use super::{Shared, events, lock};
 use crate::observe::Pool;
+use crate::printable;
 
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
@@ -135,5 +136,5 @@ fn answer(code: StatusCode, kind: &'static str, body: impl Into<Body>) -> Respon
 }
 
 fn json_answer(code: StatusCode, value: &serde_json::Value) -> Response {
-    answer(code, JSON, format!("{value}\n"))
+    answer(code, JSON, format!("{}\n", printable::line(&value.to_string())))
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::sampler::Database;
 use super::{Shared, lock};
 use crate::observe::{PipelineSnapshot, Snapshot, State};
+use crate::printable;
 
 /// Why a pipeline is not where it should be.
 #[derive(Debug, Serialize)]
@@ -66,5 +67,6 @@ pub(super) fn status_json(shared: &Shared) -> String {
     let database = Arc::clone(&lock(&shared.database));
     let status = Status { ready: not_ready.is_empty(), not_ready, snapshot, database: &database };
     // Numbers and texts alone: this does not fail.
-    serde_json::to_string(&status).unwrap_or_default()
+    let json = serde_json::to_string(&status).unwrap_or_default();
+    printable::line(&json).into_owned()
 }

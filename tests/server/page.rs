@@ -1,7 +1,9 @@
 //! The status page in a browser: what it shows, how it is used, and what it does when things go wrong.
 
 use super::browser::{Browser, ENTER, TAB, part_of};
-use super::{Served, TOKEN, ends_well, pipeline};
+use debshrew::simulate::{Command, Fault, Misbehaviour};
+
+use super::{HALTED, Served, TOKEN, end, ends_well, pipeline};
 use crate::support::DEADLINE;
 
 const LIVE: &str = "return document.getElementById('link').dataset.on === 'yes'";
@@ -46,7 +48,10 @@ async fn the_page_shows_what_happens_as_it_happens() {
     // What a transform says is text, whatever it looks like.
     let reason = "return document.querySelector('.trouble[data-tone=bad]').textContent";
     let reason = browser.ask(reason).await;
-    assert!(reason.as_str().unwrap().contains("<img src=x onerror=document.title=1> refused."), "{reason}");
+    assert!(
+        reason.as_str().unwrap().contains("<img src=x onerror=document.title=1>\\u202e refuse"),
+        "{reason}"
+    );
     assert_eq!(browser.ask("return document.images.length").await, 0);
 
     clicks_through(&browser).await;
@@ -60,9 +65,79 @@ async fn the_page_shows_what_happens_as_it_happens() {
     let width = browser.ask("return document.documentElement.scrollWidth").await;
     assert_eq!(width, 390, "nothing is wider than a phone");
     browser.shoot("phone").await;
+
+    browser.size(1280, 900, false).await;
+    let fault = Fault::Status { code: 503 };
+    let misbehave = Misbehaviour { fault, calls: None, method: None, view: None };
+    served.scene.source.control(Command::Misbehave(misbehave)).await.unwrap();
+    let waits = format!("{CARD}return card.querySelector('.badge').textContent === '▲ Waiting'");
+    browser.until("it waits", &waits).await;
+    let trouble = browser.ask(&format!("{CARD}return card.querySelector('.trouble').textContent")).await;
+    assert!(trouble.as_str().unwrap().contains("answered HTTP 503"), "{trouble}");
+    let said = browser.ask("return document.getElementById('say').textContent").await;
+    assert_eq!(said, "Pipeline counter: Waiting", "what a screen reader is told");
+    browser.shoot("trouble").await;
     assert_eq!(browser.complaints().await, [""; 0]);
-    drop(running);
+    assert_eq!(end(running).await, HALTED);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_an_hour_of_catching_up() {
+    let served = Served::new("server_hour", "", 4).await;
+    let running = served.start().await;
+    served.scene.caught_up().await;
+    served.until_status("it is at the tip", |status| status["ready"] == true).await;
+    let browser = Browser::open().await;
+    browser.size(1280, 900, false).await;
+    browser.colours("light").await;
+    browser.go(&format!("http://{}/", served.address)).await;
+    browser.until("it is live", LIVE).await;
+    // What it would be told by a process that has run for long.
+    browser.ask(HOUR).await;
+    let shown = format!("{CARD}return card.innerText");
+    let shown = browser.ask(&shown).await;
+    for words in [
+        "▶ Catching up",
+        "612,345",
+        "of 840,000, 72.9 %",
+        "227,655 blocks",
+        "46 min",
+        "81",
+        "1,240",
+        "1.3 GB, journals 52.4 MB",
+    ] {
+        assert!(shown.as_str().unwrap().contains(words), "{words}: {shown}");
+    }
+    let label = format!("{CARD}return card.querySelector('svg').getAttribute('aria-label')");
+    assert_eq!(browser.ask(&label).await, "Blocks a second over the last hour: now 81, at most 96");
+    browser.shoot("busy").await;
+    browser.size(390, 844, true).await;
+    browser.colours("dark").await;
+    browser.shoot("busy-phone").await;
+    ends_well(running).await;
+}
+
+const HOUR: &str = "
+    source.close();
+    const status = structuredClone(last), p = status.pipelines[0], now = status.now;
+    status.started_at = now - 90000;
+    Object.assign(p, { height: 612345, source_height: 840000, lag_blocks: 227655, lag_seconds: 86000, seconds_left: 2810,
+        blocks_per_second: 81.2, changes_per_second: 1240, since: now - 7230 });
+    p.minutes = [...Array(60).keys()].map(i => { const blocks = Math.round(60 * (70 + 26 * Math.sin(i / 6 + 1.2)));
+        return { blocks: i === 41 || i === 42 ? 0 : blocks, changes: i === 41 || i === 42 ? 0 : blocks * (12 + i % 5) }; });
+    p.blocks = [...Array(50).keys()].map(i => ({ height: 612345 - i, hash: '0'.repeat(16) + (0x9e3779b97f4a * (i + 1)).toString(16).padEnd(48, 'c3').slice(0, 48),
+        changes: 900 + i * 37 % 500, committed_at: now - i / 81 }));
+    p.reorgs = [[612001, 612000, 1, 812, 2.1], [590100, 590097, 3, 4120, 400]].map(([from_height, to_height, depth, rows, hours]) =>
+        ({ from_height, to_height, depth, rows, seconds: depth * 0.031, at: now - hours * 3600 }));
+    p.problems = [{ state: 'waiting', reason: 'metashrew_height: cannot reach http://10.0.0.7:8080: connection refused', height: null,
+        since: now - 1130, until: now - 1020, times: 2 }];
+    Object.assign(status.database.pipelines[0], {
+        rollback_floor: 611345,
+        standbys: [{ pid: 4711, role: 'debshrew', application: 'debshrew', address: '10.0.0.12', since: now - 86000 }],
+        tables: [{ name: 'balances', bytes: 1.1e9, rows: 8123456 }, { name: 'blocks', bytes: 1.6e8, rows: 612345 }],
+        journals: [{ name: 'balances', bytes: 5.24e7, rows: 240000 }] });
+    show(status);
+    for (const part of document.querySelectorAll('details')) part.open = true;";
 
 /// Opens and closes the parts with the mouse and with the keyboard.
 async fn clicks_through(browser: &Browser) {
@@ -73,7 +148,7 @@ async fn clicks_through(browser: &Browser) {
         assert_eq!(browser.ask(&open(part)).await, true, "{part}");
     }
     for (part, told) in [
-        ("Reorganisations", "3 blocks"),
+        ("Reorganisations", "42\\t39\\t3\\t"),
         ("Tables and journals", "seen\\ttable"),
         ("Processes", "writer"),
         ("Speed by minute", "this one"),
