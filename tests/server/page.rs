@@ -74,6 +74,8 @@ async fn the_page_shows_what_happens_as_it_happens() {
     browser.until("it waits", &waits).await;
     let trouble = browser.ask(&format!("{CARD}return card.querySelector('.trouble').textContent")).await;
     assert!(trouble.as_str().unwrap().contains("answered HTTP 503"), "{trouble}");
+    assert!(trouble.as_str().unwrap().contains("goes on by itself"), "{trouble}");
+    assert_eq!(browser.ask("return document.title").await, "■ 1 of 2 halted, 1 waiting · debshrew");
     let said = browser.ask("return document.getElementById('say').textContent").await;
     assert_eq!(said, "Pipeline counter: Waiting", "what a screen reader is told");
     browser.shoot("trouble").await;
