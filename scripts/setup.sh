@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs, and a
-# standard library for WebAssembly, which transforms are built with.
+# Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs, a standard
+# library for WebAssembly, which transforms are built with, and a browser, in which the status page is tested.
 # Does nothing, and needs no network, when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,9 +19,14 @@ has_web() {
   return 1
 }
 
+has_browser() {
+  command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome || command -v chrome; } >/dev/null
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
 has_web || missing+=(rustc-web cargo-web rust-web-src libstd-rust-web-dev)
+has_browser || missing+=(chromium chromium-driver)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

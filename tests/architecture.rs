@@ -17,8 +17,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("change", &["block"]),
     ("cluster", &["failure"]),
     ("simulate", &["block", "file"]),
+    ("observe", &["block"]),
     ("reorg", &["block"]),
-    ("source", &["block", "config", "failure", "view"]),
+    ("source", &["block", "config", "failure", "observe", "view"]),
     ("runtime", &["block", "change", "config", "failure", "view"]),
     ("db", &["config", "failure", "file"]),
     ("table", &["block", "change", "db", "failure"]),
@@ -26,11 +27,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commit", &["block", "db", "failure", "table", "register"]),
     ("undo", &["block", "db", "failure", "table", "register"]),
     ("schema", &["block", "db", "failure", "table", "register"]),
+    ("server", &["block", "config", "db", "failure", "observe", "printable", "register"]),
     (
         "pipeline",
         &[
             "block", "failure", "view", "config", "change", "source", "runtime", "db", "table", "register",
-            "commit", "undo", "schema", "reorg",
+            "commit", "undo", "schema", "reorg", "observe",
         ],
     ),
 ];

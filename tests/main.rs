@@ -32,6 +32,7 @@ mod pipeline;
 mod pruning;
 mod refusals;
 mod reorgs;
+mod server;
 mod servers;
 mod simulate;
 mod support;

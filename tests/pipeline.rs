@@ -112,15 +112,18 @@ async fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
         std::fs::read_to_string(scene.log()).unwrap().contains("standing by")
     })
     .await;
-    let standing_by = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objsubid = 2 \
-                       and database = (select oid from pg_database where datname = current_database())";
-    assert!(scene.client.query_one(standing_by, &[]).await.unwrap().get::<_, bool>(0));
+    // One has the lock, and one is seen to wait for it.
+    let locks = "select array_agg(mode order by mode) from pg_locks where locktype = 'advisory' and granted and objsubid = 2 \
+                 and database = (select oid from pg_database where datname = current_database())";
+    let locks = async || scene.client.query_one(locks, &[]).await.unwrap().get::<_, Vec<String>>(0);
+    until("both are seen", async || locks().await == ["ExclusiveLock", "ShareLock"]).await;
     scene.mine(3).await;
     scene.caught_up().await;
     first.kill().await.unwrap();
     scene.mine(3).await;
     scene.caught_up().await;
     scene.follows().await;
+    until("nobody stands by any more", async || locks().await == ["ExclusiveLock"]).await;
     drop(second);
 }
 

@@ -11,6 +11,7 @@ use crate::pipeline::PipelineError;
 use crate::register::RegisterError;
 use crate::runtime::RuntimeError;
 use crate::schema::SchemaError;
+use crate::server::ServerError;
 use crate::simulate::SimulateError;
 use crate::source::SourceError;
 use crate::telemetry::TelemetryError;
@@ -73,6 +74,8 @@ pub enum Error {
     Pipeline(Box<PipelineError>),
     #[error(transparent)]
     Simulate(#[from] SimulateError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
     #[error("migrations are pending ({pending}): run `debshrew migrate`, or pass --migrate")]
     Pending { pending: String },
     #[error("{}", halted(.0))]
@@ -163,6 +166,7 @@ impl Error {
             },
             Error::Simulate(SimulateError::Read { .. } | SimulateError::Blocks { .. }) => Exit::Usage,
             Error::Simulate(_)
+            | Error::Server(_)
             | Error::Source(_)
             | Error::Pending { .. }
             | Error::Checks(_)
@@ -201,6 +205,9 @@ impl Error {
             Error::Simulate(SimulateError::Listen { .. }) => {
                 Some("--listen takes another address; port 0 is any free one".into())
             }
+            Error::Server(ServerError::Listen { .. }) => Some(
+                "another process may listen there: set another `server.listen`; port 0 takes any free one".into(),
+            ),
             _ => None,
         }
     }

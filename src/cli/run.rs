@@ -1,5 +1,7 @@
 //! `debshrew run`
 
+use std::collections::HashMap;
+
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +11,9 @@ use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::failure::some_of;
+use crate::observe::{Observer, State};
 use crate::pipeline::{Goal, LastLeft, Pipeline, Timing};
+use crate::server::Server;
 use crate::source::Source;
 
 const HELP: &str = "\
@@ -55,9 +59,20 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         (None, true) => Goal::Tip,
         (None, false) => Goal::Follow,
     };
-    block_on(async |stop| match stop.run_until_cancelled(prepare(&config, &pipelines, args)).await {
-        Some(pipelines) => all(pipelines?, goal, &stop).await,
-        None => Ok(()),
+    let observer = Observer::default();
+    block_on(async |stop| {
+        // Before all else, so that it tells of what takes long, and that a port which is taken is said at once.
+        let mut server = Server::start(&config, &observer).await?;
+        let preparing = prepare(&config, &pipelines, args, &observer, server.as_mut());
+        let result = match stop.run_until_cancelled(preparing).await {
+            Some(Ok(pipelines)) => all(pipelines, goal, &stop, server.as_ref()).await,
+            Some(Err(error)) => Err(error),
+            None => Ok(()),
+        };
+        if let Some(server) = server {
+            server.stop().await;
+        }
+        result
     })
 }
 
@@ -66,6 +81,8 @@ async fn prepare(
     config: &Config,
     pipelines: &[(&str, &config::Pipeline)],
     args: &Args,
+    observer: &Observer,
+    server: Option<&mut Server>,
 ) -> Result<Vec<Pipeline>, Error> {
     let db = database(config).await?;
     let source = Source::new(&config.source)?;
@@ -86,21 +103,33 @@ async fn prepare(
             db: db.clone(),
             source: source.clone(),
             transform: transform(name, settings)?,
+            watched: observer.pipeline(name, settings.start_height),
             accept_reorg: args.accept_reorg,
         })
     });
-    ready.collect()
+    let ready = ready.collect::<Result<_, Error>>()?;
+    if let Some(server) = server {
+        server.sample(&db, pipelines.iter().map(|(name, _)| (*name).to_owned()));
+    }
+    Ok(ready)
 }
 
 /// Runs each pipeline by itself: one that halts does not stop the others.
-async fn all(pipelines: Vec<Pipeline>, goal: Goal, stop: &CancellationToken) -> Result<(), Error> {
+async fn all(
+    pipelines: Vec<Pipeline>,
+    goal: Goal,
+    stop: &CancellationToken,
+    server: Option<&Server>,
+) -> Result<(), Error> {
     let mut running = JoinSet::new();
+    let mut watched = HashMap::new();
     for pipeline in pipelines {
-        let stop = stop.clone();
-        running.spawn(async move {
+        let (stop, told) = (stop.clone(), pipeline.watched.clone());
+        let task = running.spawn(async move {
             let result = pipeline.run(goal, &stop).await;
             (pipeline.name, result)
         });
+        watched.insert(task.id(), told);
     }
     let mut halted = Vec::new();
     while let Some(ended) = running.join_next().await {
@@ -108,7 +137,14 @@ async fn all(pipelines: Vec<Pipeline>, goal: Goal, stop: &CancellationToken) -> 
             Ok((_, Ok(_))) => {}
             Ok((name, Err(_))) => halted.push(name),
             // Only a defect of ours ends a task otherwise; the others still end between blocks.
-            Err(error) => halted.push(error.to_string()),
+            Err(error) => {
+                let how = error.to_string();
+                if let Some(pipeline) = watched.get(&error.id()) {
+                    pipeline.state(State::Halted, Some(&how), None);
+                    server.inspect(|server| server.broken(pipeline.name(), &how));
+                }
+                halted.push(how);
+            }
         }
     }
     halted.sort();

@@ -1,6 +1,7 @@
 //! What can be wrong with a configuration, and what to do about it. A value is never repeated, nor is a line of the
 //! file: it may be a secret, or stand beside one.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Every variant says what, where and what is allowed; [`ConfigError::hint`] says what to do.
@@ -37,6 +38,11 @@ pub enum ConfigError {
     NoSource,
     #[error("no pipeline is configured")]
     NoPipeline,
+    #[error(
+        "`server.listen` is `{address}`, which other machines can reach, and `server.token` is not set: anybody could read \
+         what the server tells"
+    )]
+    OpenServer { address: SocketAddr },
 }
 
 fn at(place: Option<(usize, usize)>) -> String {
@@ -62,6 +68,10 @@ impl ConfigError {
             }
             ConfigError::NoTransform { pipeline } => {
                 format!("set `transform` under `[pipelines.{pipeline}]`")
+            }
+            ConfigError::OpenServer { .. } => {
+                "set the variable `DEBSHREW__SERVER__TOKEN` (`openssl rand -hex 16` makes one), or listen on 127.0.0.1"
+                    .to_owned()
             }
             ConfigError::Unknown { .. } => "`debshrew config` lists every key and where its value comes from".to_owned(),
             _ => return None,

@@ -42,6 +42,8 @@ pub enum Form {
         most: u64,
     },
     OneOf(&'static [&'static str]),
+    /// An IP address and a port, `127.0.0.1:9464`.
+    Address,
 }
 
 impl fmt::Display for Form {
@@ -58,6 +60,7 @@ impl fmt::Display for Form {
             Form::Duration => f.write_str("duration"),
             Form::Bytes { least, most } => write!(f, "{} to {}", ByteSize::b(*least), ByteSize::b(*most)),
             Form::OneOf(choices) => write!(f, "`{}`", choices.join("` or `")),
+            Form::Address => f.write_str("address and port"),
         }
     }
 }
@@ -135,6 +138,24 @@ pub const KEYS: &[Key] = &[
         Form::Duration,
         Some("10s"),
         "How long a tip may stand below blocks that the source still has before it is called wedged.",
+    ),
+    key(
+        "server.listen",
+        Form::Address,
+        None,
+        "Where `run` serves its status page and metrics, such as `127.0.0.1:9464`; nowhere when unset.",
+    ),
+    key(
+        "server.token",
+        Form::Secret,
+        None,
+        "What the server asks its clients for, 16 characters or more. Required unless it listens on the loopback.",
+    ),
+    key(
+        "server.ready_lag",
+        integer(0, MAX_HEIGHT),
+        Some("10"),
+        "Most blocks behind the tip, `confirmations` aside, at which `/readyz` says yes.",
     ),
     key("log.filter", Form::Text, Some("info"), "What is logged: `info`, `warn,debshrew=debug`."),
     key("log.format", Form::OneOf(&["text", "json"]), Some("text"), "How log lines look."),

@@ -15,6 +15,7 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ pub fn load(inputs: &Inputs) -> Result<Config, ConfigError> {
 pub struct Config {
     pub database: Database,
     pub source: Source,
+    pub server: Server,
     pub log: Log,
     /// By name. `BTreeMap`, so that they are reported in the same order everywhere.
     pub pipelines: BTreeMap<String, Pipeline>,
@@ -66,7 +68,17 @@ impl Config {
     pub fn check_runnable(&self) -> Result<(), ConfigError> {
         self.check_database()?;
         self.check_source()?;
-        self.check_pipelines()
+        self.check_pipelines()?;
+        self.check_server()
+    }
+
+    /// Whether only those can ask the server who may: on the loopback everybody on this machine, elsewhere who has the
+    /// token.
+    fn check_server(&self) -> Result<(), ConfigError> {
+        match (self.server.listen, &self.server.token) {
+            (Some(address), None) if !address.ip().is_loopback() => Err(ConfigError::OpenServer { address }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -122,6 +134,16 @@ impl std::fmt::Debug for Source {
         let urls: Vec<String> = self.urls.iter().map(|url| shown_url(url)).collect();
         f.debug_struct("Source").field("urls", &urls).finish_non_exhaustive()
     }
+}
+
+/// `[server]`: what `run` tells of itself over HTTP.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Without one there is no server.
+    pub listen: Option<SocketAddr>,
+    pub token: Option<Secret>,
+    /// How many blocks a pipeline may be behind the source's tip, its confirmations aside, and count as ready.
+    pub ready_lag: u32,
 }
 
 /// `[log]`

@@ -2,10 +2,13 @@
 //!
 //! Knows nothing of keys. Each function's error says what is allowed.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::config::ValueKind;
 use bytesize::ByteSize;
+
+const SHORTEST_TOKEN: usize = 16;
 
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -82,6 +85,27 @@ pub(super) fn urls(value: &ValueKind) -> Result<Vec<String>, String> {
     }
 }
 
+/// An IP address and a port. A name would not say where one listens.
+pub(super) fn address(value: &ValueKind) -> Result<SocketAddr, String> {
+    text(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        "it must be an IP address and a port, such as `127.0.0.1:9464` or `[::1]:9464`".to_owned()
+    })
+}
+
+/// A text that is hard to guess, and that a header and a URL can carry.
+pub(super) fn token(value: &ValueKind) -> Result<String, String> {
+    let is_fit = |text: &String| {
+        text.len() >= SHORTEST_TOKEN
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    text(value).ok().filter(is_fit).ok_or_else(|| {
+        format!(
+            "it must have {SHORTEST_TOKEN} characters or more, each a letter, a digit, or one of `-._~`; \
+             `openssl rand -hex 16` makes one"
+        )
+    })
+}
+
 fn whole(value: &ValueKind) -> Option<u64> {
     match value {
         ValueKind::I64(number) => u64::try_from(*number).ok(),
@@ -146,6 +170,20 @@ mod tests {
                 Err("it must be a whole number from 1 to 5".to_owned()),
                 "{bad:?}"
             );
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_port_and_tokens_are_hard_to_guess() {
+        assert_eq!(address(&string("127.0.0.1:9464")).unwrap().port(), 9464);
+        assert!(address(&string("[::1]:0")).unwrap().ip().is_loopback());
+        for bad in [string("9464"), string("localhost:9464"), string("127.0.0.1"), ValueKind::I64(9464)] {
+            assert!(address(&bad).is_err(), "{bad:?}");
+        }
+        assert!(token(&string("0123456789abcdef")).is_ok());
+        for bad in [string(""), string("short"), string("0123456789 abcdef"), string("0123456789abcde\u{e9}")]
+        {
+            assert!(token(&bad).is_err(), "{bad:?}");
         }
     }
 

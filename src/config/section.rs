@@ -1,12 +1,13 @@
 //! Reads values by their keys, held to the form that the table of keys gives them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ::config::{Value, ValueKind};
 
 use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, dsn, hide, name, read};
+use super::{ConfigError, Secret, dsn, hide, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
@@ -63,6 +64,14 @@ impl Section<'_> {
                 .ok_or_else(|| "it must be the path of a file or folder".to_owned())
         })?;
         Ok(path.map(PathBuf::from))
+    }
+
+    pub(super) fn address(&self, key: &str) -> Result<Option<SocketAddr>, ConfigError> {
+        self.read(key, |value, _| read::address(value))
+    }
+
+    pub(super) fn token(&self, key: &str) -> Result<Option<Secret>, ConfigError> {
+        Ok(self.read(key, |value, _| read::token(value))?.map(Secret::new))
     }
 
     pub(super) fn number<T: TryFrom<u64> + Default>(&self, key: &str) -> Result<T, ConfigError> {

@@ -8,7 +8,8 @@ use super::keys::{KEYS, Key, Place};
 use super::layer::Origin;
 use super::section::{Merged, Section, holds_secret, shown};
 use super::{
-    Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Source, UnknownImports,
+    Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Server, Source,
+    UnknownImports,
 };
 use crate::block::Height;
 
@@ -99,6 +100,7 @@ impl Settings {
         let config = Config {
             database: self.database()?,
             source: self.source()?,
+            server: self.server()?,
             log: self.log()?,
             pipelines: self
                 .merged
@@ -148,6 +150,15 @@ impl Settings {
         check_authentication(&source)?;
         check_quorum(&source)?;
         Ok(source)
+    }
+
+    fn server(&self) -> Result<Server, ConfigError> {
+        let at = Section { merged: &self.merged, name: None };
+        Ok(Server {
+            listen: at.address("server.listen")?,
+            token: at.token("server.token")?,
+            ready_lag: at.number("server.ready_lag")?,
+        })
     }
 
     fn log(&self) -> Result<Log, ConfigError> {

@@ -281,3 +281,28 @@ fn the_example_file_is_right_and_names_every_key() {
         );
     }
 }
+
+#[test]
+fn a_server_that_others_can_reach_asks_for_a_token() {
+    let runnable = |server: &str| {
+        let text = format!(
+            "[database]\nurl = 'host=h'\n[source]\nurls = ['http://h']\n[pipelines.a]\ntransform = 'a.wasm'\n\
+             [server]\n{server}"
+        );
+        file(&text).load().check_runnable()
+    };
+    for open in ["listen = '0.0.0.0:9464'", "listen = '[::]:9464'", "listen = '10.0.0.1:9464'"] {
+        let error = runnable(open).unwrap_err();
+        assert!(error.to_string().contains("`server.token` is not set"), "{error}");
+        assert!(error.hint().unwrap().contains("DEBSHREW__SERVER__TOKEN"));
+        runnable(&format!("{open}\ntoken = '0123456789abcdef'")).unwrap();
+    }
+    for fine in ["", "listen = '127.0.0.1:9464'", "listen = '[::1]:0'"] {
+        runnable(fine).unwrap();
+    }
+    let short = file("[server]\ntoken = 'sesame'").error();
+    assert!(
+        short.contains("`server.token`") && short.contains("16 characters") && !short.contains("sesame"),
+        "{short}"
+    );
+}

@@ -193,6 +193,11 @@ impl Db {
         Ok(Object::take(self.client().await?))
     }
 
+    /// How many connections of the pool are open, idle and waited for.
+    pub fn pool(&self) -> deadpool_postgres::Status {
+        self.pool.status()
+    }
+
     /// The server and database, without secrets: `db.example:5432/app`.
     pub fn target(&self) -> &str {
         &self.target

@@ -15,6 +15,7 @@ use super::window::Window;
 use crate::block::{BlockRef, Height};
 use crate::commit::{Block, Durability, Journaling};
 use crate::failure::Kind;
+use crate::observe;
 use crate::runtime::LogLine;
 use crate::source::{Claim, Verdict};
 
@@ -64,6 +65,7 @@ pub(super) async fn evaluate(
 ) -> Result<Evaluated, PipelineError> {
     let evaluated = evaluate_some(context, heights, window).await?;
     window.learn_batch(!matches!(evaluated, Evaluated::Moved(_)));
+    context.pipeline.watched.evaluates(&window.ahead());
     Ok(evaluated)
 }
 
@@ -152,11 +154,18 @@ impl<'a> Building<'a> {
     /// Takes the next block's result.
     fn add(&mut self, mut evaluation: Evaluation) -> Result<(), PipelineError> {
         self.claims.push(evaluation.claim());
-        let Evaluation { at, state_root, view_failed, .. } = evaluation;
+        let Evaluation { at, state_root, view_failed, cost, .. } = evaluation;
         let error = match evaluation.result {
             Ok(outcome) => {
                 self.logs.push((at.height, outcome.log));
                 self.bytes += outcome.bytes;
+                self.context.pipeline.watched.evaluated(&observe::Evaluated {
+                    at,
+                    fuel: outcome.fuel_used,
+                    computed: cost.computed,
+                    views: cost.views,
+                    waited: cost.waited,
+                });
                 self.context.cache.wrote(at.height, &outcome.state);
                 match outcome.changes {
                     Ok(changes) => {

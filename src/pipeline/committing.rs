@@ -1,5 +1,7 @@
 //! Commits the blocks of a batch, and says in the log how far the pipeline has come.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -8,6 +10,7 @@ use super::cache::StateCache;
 use super::{PipelineError, Writer};
 use crate::block::{BlockRef, Height};
 use crate::commit::Block;
+use crate::observe::{CommittedBlock, Watched};
 
 /// Commits blocks in order; ends between two when it is to stop. Returns how many it committed.
 pub(super) async fn commit(
@@ -16,17 +19,23 @@ pub(super) async fn commit(
     stop: &CancellationToken,
     cache: &StateCache,
     progress: &mut Progress,
-    tip: Height,
+    (watched, tip): (&Watched, Height),
 ) -> Result<usize, PipelineError> {
-    let mut count = 0;
-    let name = writer.pipeline().name.clone();
+    let (mut count, began) = (0, Instant::now());
+    let tables = Arc::clone(writer.tables());
+    let mut changed: VecDeque<_> =
+        blocks.iter().map(|block| block.changes.changes_by_table(&tables)).collect();
     let blocks = blocks.into_iter().take_while(|_| !stop.is_cancelled());
     let committed = writer.commit_all(blocks, |at, changes| {
         cache.committed(at.height);
-        progress.committed(&name, at, changes, tip);
+        let tables = changed.pop_front().unwrap_or_default();
+        watched.committed(&CommittedBlock { at, tables: &tables });
+        progress.committed(watched.name(), at, changes, tip);
         count += 1;
     });
-    committed.await?;
+    let committed = committed.await;
+    watched.commits_took(count, began.elapsed());
+    committed?;
     Ok(count)
 }
 

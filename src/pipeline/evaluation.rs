@@ -41,6 +41,7 @@ pub(super) struct Outcome {
     pub(super) changes: Result<ChangeSet, TableError>,
     pub(super) state: Vec<StateWrite>,
     pub(super) log: Vec<LogLine>,
+    pub(super) fuel_used: u64,
     /// How much the transform handed over.
     pub(super) bytes: usize,
     memory_bytes: usize,
@@ -196,7 +197,7 @@ impl Context {
         runtime: &Handle,
         cost: &mut Cost,
     ) -> Result<Outcome, Failed> {
-        let Output { changes, state, log, bytes, memory_bytes, .. } = output;
+        let Output { changes, state, log, fuel_used, bytes, memory_bytes } = output;
         let began = Instant::now();
         let changes = match self.tables.resolve(changes, state.clone()) {
             Ok(resolved) => {
@@ -210,7 +211,7 @@ impl Context {
         match changes {
             // Asked again, PostgreSQL may answer.
             Err(error) if error.kind() == Kind::Transient => Err(Failed::Other(Box::new(error.into()))),
-            changes => Ok(Outcome { changes, state, log, bytes, memory_bytes }),
+            changes => Ok(Outcome { changes, state, log, fuel_used, bytes, memory_bytes }),
         }
     }
 
@@ -263,9 +264,12 @@ impl Context {
         question: &Question,
         cost: &mut Cost,
     ) -> Result<(), PipelineError> {
+        let asked = Instant::now();
+        cost.views += 1;
         if let Some(begun) = answers.begun.remove(question)
             && let Ok((took, Ok(Ok(answer)))) = begun.await
         {
+            cost.waited += asked.elapsed();
             cost.source.answered(took);
             answers.views.insert(question.clone(), Ok(answer));
             return Ok(());
@@ -279,6 +283,7 @@ impl Context {
         let asked = Instant::now();
         let answer = self.reading.view(question, height).await?;
         cost.source.answered(asked.elapsed());
+        cost.waited += asked.elapsed();
         answers.views.insert(question.clone(), answer);
         Ok(())
     }

@@ -25,6 +25,7 @@ use super::window::Window;
 use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, wait};
 use crate::block::{BlockRef, Height};
 use crate::failure::{Backoff, Kind, chain};
+use crate::observe;
 use crate::register::Cause;
 use crate::reorg::Parting;
 use crate::source::{Reading, Server, SourceError};
@@ -362,7 +363,14 @@ impl<'a> Follow<'a> {
                 followed: self.followed.as_ref(),
                 tip,
             };
-            let commit = commit(&mut self.writer, blocks, self.stop, &self.cache, &mut self.progress, tip);
+            let commit = commit(
+                &mut self.writer,
+                blocks,
+                self.stop,
+                &self.cache,
+                &mut self.progress,
+                (&self.pipeline.watched, tip),
+            );
             let (committed, next) = tokio::join!(commit, unless_stopped(self.stop, ahead.evaluate(last)));
             if committed? > 0 {
                 self.backoff.reset();
@@ -409,7 +417,10 @@ impl<'a> Follow<'a> {
         let (allowed, checkpoint) = (self.pipeline.settings.max_reorg_depth, self.writer.checkpoint());
         parting::check_depth(parting, allowed, *self.accepted, self.writer.pipeline(), checkpoint)?;
         let to = parting.last_common.map(|block| block.height);
+        let began = Instant::now();
         let done = self.writer.roll_back(to, Cause::Reorg).await?;
+        let (from, to, depth, rows, took) = (done.from, done.to, done.depth, done.rows, began.elapsed());
+        self.pipeline.watched.rolled_back(&observe::Reorg { from, to, depth, rows, took });
         if parting.depth > allowed {
             *self.accepted = None;
         }

@@ -19,6 +19,7 @@ mod writer;
 
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use tokio_util::sync::CancellationToken;
 
 use crate::block::Height;
@@ -26,6 +27,7 @@ use crate::commit::CommitError;
 use crate::config;
 use crate::db::{Db, DbError};
 use crate::failure::{Backoff, Kind, chain};
+use crate::observe::{State, Watched};
 use crate::register::{self, Activity, Held, RegisterError, Report, Role};
 use crate::reorg::Parting;
 use crate::runtime::{RuntimeError, Transform};
@@ -215,6 +217,8 @@ pub struct Pipeline {
     pub db: Db,
     pub source: Source,
     pub transform: Transform,
+    /// Is told what it does.
+    pub watched: Watched,
     /// Followed once, however deep it is.
     pub accept_reorg: Option<LastLeft>,
 }
@@ -274,12 +278,15 @@ impl Pipeline {
         writer.check_complete().await?;
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");
-        let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role);
+        self.watched.resumes_at(writer.checkpoint().block);
+        let told = self.watched.clone();
+        let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role, told);
         follow::Follow::new(self, writer, reporter, goal, stop, kept).run().await
     }
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
         let mut seen: Option<Held> = None;
+        let mut shown = None;
         while !stop.is_cancelled() {
             // Given up halfway, the connection ends and the lock with it.
             let taken = follow::unless_stopped(stop, Writer::try_take_over(&self.db, &self.name)).await?;
@@ -291,8 +298,12 @@ impl Pipeline {
                 if held.is_some() && held != seen {
                     let held = held.as_ref().map(Held::explained).unwrap_or_default();
                     tracing::info!(pipeline = self.name, "standing by: {held}");
+                    self.watched.state(State::Standby, Some(&held), None);
                 }
                 seen = held;
+                if shown.as_ref().is_none_or(|session: &ClientWrapper| session.is_closed()) {
+                    shown = Some(register::stand_by(&self.db, &self.name).await?);
+                }
             }
             wait(STANDBY_INTERVAL, stop).await;
         }
@@ -301,15 +312,13 @@ impl Pipeline {
 
     /// Best effort: when the database is what failed, the log has it.
     async fn say(&self, role: Role, activity: Activity, error: Option<&PipelineError>) {
+        let reason = error.map(PipelineError::explained);
+        let reason_height = error.and_then(PipelineError::height);
+        self.watched.state(report::state(activity), reason.as_deref(), reason_height);
         let said = async {
             let client = self.db.client().await?;
             let Some(registered) = register::find(&**client, &self.name).await? else { return Ok(()) };
-            let report = Report {
-                activity,
-                reason: error.map(PipelineError::explained),
-                reason_height: error.and_then(PipelineError::height),
-                source_tip: None,
-            };
+            let report = Report { activity, reason, reason_height, source_tip: None };
             register::report(&client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {

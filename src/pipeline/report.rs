@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::block::Height;
 use crate::db::Db;
+use crate::observe::{State, Watched};
 use crate::register::{self, Activity, RegisterError, Registered, Report, Role};
 use crate::source::Source;
 
@@ -22,7 +23,18 @@ struct Inner {
     db: Db,
     pipeline: Registered,
     role: Role,
+    watched: Watched,
     said: Mutex<Said>,
+}
+
+/// The same activity, as it is seen inside of this process.
+pub(super) fn state(activity: Activity) -> State {
+    match activity {
+        Activity::Running => State::Running,
+        Activity::Waiting => State::Waiting,
+        Activity::Halted => State::Halted,
+        Activity::Stopped => State::Stopped,
+    }
 }
 
 #[derive(Default)]
@@ -34,8 +46,8 @@ struct Said {
 }
 
 impl Reporter {
-    pub(super) fn new(db: Db, pipeline: Registered, role: Role) -> Reporter {
-        Reporter(Arc::new(Inner { db, pipeline, role, said: Mutex::default() }))
+    pub(super) fn new(db: Db, pipeline: Registered, role: Role, watched: Watched) -> Reporter {
+        Reporter(Arc::new(Inner { db, pipeline, role, watched, said: Mutex::default() }))
     }
 
     /// It goes on; there may be something to say of the source all the same.
@@ -148,6 +160,10 @@ impl Reporter {
         reason_height: Option<Height>,
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
+        self.0.watched.state(state(activity), reason.as_deref(), reason_height);
+        if let Some(tip) = source_tip {
+            self.0.watched.source_tip(tip);
+        }
         let now = (activity, reason);
         let lately = said.at.is_some_and(|at| at.elapsed() < INTERVAL);
         if said.last.as_ref() == Some(&now) && (lately || said.source_tip == source_tip) {

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::observe::Ahead;
+
 /// What blocks that are evaluated at once may hold in memory together, as far as can be told beforehand.
 const MOST_BYTES: usize = 32 << 20;
 
@@ -24,6 +26,9 @@ const SLIGHT: f64 = 1.0 / 256.0;
 pub(super) struct Cost {
     pub(super) bytes: usize,
     pub(super) computed: Duration,
+    /// Of views, how many were answered and how long they were waited for.
+    pub(super) views: u32,
+    pub(super) waited: Duration,
     pub(super) source: Asked,
     pub(super) database: Asked,
 }
@@ -114,6 +119,12 @@ impl Window {
         (pays as usize).min(MOST_BYTES / self.block_bytes.max(1)).clamp(1, self.most)
     }
 
+    /// What is evaluated at once now, for whoever watches.
+    pub(super) fn ahead(&self) -> Ahead {
+        let blocks = self.size();
+        Ahead { blocks, bytes: blocks.saturating_mul(self.block_bytes), most_bytes: MOST_BYTES }
+    }
+
     pub(super) fn learn(&mut self, cost: &Cost, stood: bool) {
         self.block_bytes = cost.bytes.max(self.block_bytes - self.block_bytes / 16);
         self.source.learn(&cost.source);
@@ -134,7 +145,8 @@ mod tests {
 
     fn cost(bytes: usize, waited_ms: u64, computed_ms: u64) -> Cost {
         let source = Asked { times: 1, quickest: Some(Duration::from_millis(waited_ms)) };
-        Cost { bytes, computed: Duration::from_millis(computed_ms), source, database: Asked::default() }
+        let computed = Duration::from_millis(computed_ms);
+        Cost { bytes, computed, source, ..Cost::default() }
     }
 
     fn after(times: usize, cost: Cost, stood: bool) -> Window {

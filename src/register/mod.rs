@@ -10,14 +10,18 @@ mod journals;
 mod lease;
 mod pipelines;
 mod readers;
+mod sizes;
 
-pub use activity::{Activity, Held, Overview, Report, Role, holder_of, overview, report};
+pub use activity::{
+    Activity, Held, Overview, Processes, Report, Role, holder_of, overview, processes, report, stand_by,
+};
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
 pub use readers::{add_reader, readers};
+pub use sizes::{Size, Sizes, sizes};
 
 use crate::block::Height;
 use crate::db::DbError;

@@ -16,6 +16,7 @@ use super::doubt::Doubt;
 use super::silence::{Awaited, Silence};
 use crate::config;
 use crate::failure::{Backoff, Kind, chain};
+use crate::observe::ServerMetrics;
 
 /// The server closes connections that were idle for 5 s; so they are given up before.
 const IDLE: Duration = Duration::from_secs(4);
@@ -48,6 +49,7 @@ struct Inner {
     silence_of_views: Silence,
     doubt: Doubt,
     lacks_state_roots: AtomicBool,
+    metrics: ServerMetrics,
 }
 
 /// User and password.
@@ -128,6 +130,7 @@ impl Endpoint {
         Ok(Endpoint(Arc::new(Inner {
             client: Mutex::new(client),
             dial,
+            metrics: ServerMetrics::new(&shown),
             shown,
             secrets: secrets(config, &url, sent.as_ref()),
             login,
@@ -234,7 +237,10 @@ impl Endpoint {
                     self.succeeded();
                     return Ok(value);
                 }
-                Err(error) if error.kind() == Kind::Permanent || error.is_refusal() => return Err(error),
+                Err(error) if error.kind() == Kind::Permanent || error.is_refusal() => {
+                    self.0.metrics.failed();
+                    return Err(error);
+                }
                 Err(error) if tries == self.0.retries => {
                     self.failed(&error);
                     return Err(error);
@@ -242,6 +248,7 @@ impl Endpoint {
                 Err(error) => {
                     tracing::debug!("{error}; trying again");
                     tries += 1;
+                    self.0.metrics.retries();
                     tokio::time::sleep(pauses.next_pause()).await;
                 }
             }
@@ -252,7 +259,9 @@ impl Endpoint {
         // Never closed.
         let _slot = self.0.slots.acquire().await;
         let asking = self.silence(awaited).begin();
+        let began = Instant::now();
         let answer = self.send(call, request).await;
+        self.0.metrics.asked(began.elapsed());
         let timed_out =
             matches!(&answer, Err(SourceError::Unreachable { source, .. }) if source.is_timeout());
         asking.end(timed_out);
@@ -304,7 +313,9 @@ impl Endpoint {
     fn succeeded(&self) {
         let mut breaker = self.breaker();
         breaker.failures = 0;
-        breaker.resting_until = None;
+        if breaker.resting_until.take().is_some() {
+            self.0.metrics.rests(false);
+        }
         breaker.pauses.reset();
     }
 
@@ -312,12 +323,14 @@ impl Endpoint {
     fn failed(&self, error: &SourceError) {
         let mut breaker = self.breaker();
         breaker.failures += 1;
+        self.0.metrics.failed();
         breaker.cause = chain(error);
         breaker.failed_at = Some(Instant::now());
         self.may_keep_state_roots();
         if breaker.failures >= FAILURES_BEFORE_REST {
             let rest = breaker.pauses.next_pause();
             breaker.resting_until = Some(Instant::now() + rest);
+            self.0.metrics.rests(true);
         }
     }
 

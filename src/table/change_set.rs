@@ -117,6 +117,12 @@ impl ChangeSet {
         self.tables().filter(|(table, _)| Some(*table) != tables.state()).map(|(_, rows)| rows.len()).sum()
     }
 
+    /// How many rows of each table are changed, those of the state aside.
+    pub fn changes_by_table<'a>(&self, tables: &'a Tables) -> Vec<(&'a str, u64)> {
+        let of_rows = self.tables().filter(|(table, _)| Some(*table) != tables.state());
+        of_rows.map(|(table, rows)| (tables.get(table).table.name.as_str(), rows.len() as u64)).collect()
+    }
+
     /// How many rows are changed, the state's among them.
     pub fn rows(&self) -> usize {
         self.tables().map(|(_, rows)| rows.len()).sum()
