@@ -37,4 +37,5 @@ mod support;
 mod terminal;
 mod tls;
 mod trust;
+mod views;
 mod zoo;

@@ -4,7 +4,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::start::{block_on, chosen, database, reading, transform};
-use super::{Error, Globals, height, migrate};
+use super::{Error, Globals, height, migrate, service};
 use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
@@ -59,7 +59,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let observer = Observer::default();
     block_on(async |stop| {
         match stop.run_until_cancelled(prepare(&config, &pipelines, args, &observer)).await {
-            Some(pipelines) => all(pipelines?, goal, &stop).await,
+            Some(pipelines) => {
+                let pipelines = pipelines?;
+                service::supervise(observer.clone(), stop.clone());
+                all(pipelines, goal, &stop).await
+            }
             None => Ok(()),
         }
     })

@@ -110,6 +110,11 @@ impl Scene {
 
     /// Starts a command, to be killed when this is dropped.
     pub fn start(&self, arguments: &[&str]) -> Child {
+        self.start_with(arguments, &[])
+    }
+
+    /// The same, with these variables.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Child {
         let config = self.folder.path().join("debshrew.toml");
         std::fs::write(&config, &self.toml).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
@@ -117,6 +122,7 @@ impl Scene {
             .args(arguments)
             .current_dir(self.folder.path())
             .env_clear()
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
