@@ -38,8 +38,8 @@ select 'journal' as alert, s.pipeline,
  group by s.pipeline
 having sum(s.journal_bytes) > 10::int8 * 1024 * 1024 * 1024 and sum(s.journal_bytes) > sum(s.table_bytes) / 2;
 
--- deep_reorg: more than 6 blocks were rolled back at once within the last day.
+-- deep_reorg: more than 5 blocks were rolled back at once within the last day.
 select 'deep_reorg' as alert, r.pipeline,
        pg_catalog.format('%s blocks, from %s to %s, at %s', r.depth, r.from_height, r.fork_height, r.happened_at) as detail
   from debshrew.reorgs r
- where r.cause = 'reorg' and r.depth > 6 and r.happened_at > pg_catalog.statement_timestamp() - interval '1 day';
+ where r.cause = 'reorg' and r.depth > 5 and r.happened_at > pg_catalog.statement_timestamp() - interval '1 day';

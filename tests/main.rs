@@ -13,6 +13,7 @@ mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod demo;
+mod deploy;
 mod exact;
 mod fold;
 mod hostile;
