@@ -40,7 +40,7 @@ pub enum OtlpError {
 /// Gets ready to send, if the environment asks for it. To be called outside of the asynchronous runtime.
 pub fn begin() -> Result<(), OtlpError> {
     let is_set = |name: &&str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    if ENDPOINTS.iter().any(|name| is_set(&name)) && PROVIDER.get().is_none() {
+    if ENDPOINTS.iter().any(is_set) && PROVIDER.get().is_none() {
         let _ = PROVIDER.set(provider(None)?);
     }
     Ok(())

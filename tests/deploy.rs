@@ -354,3 +354,39 @@ async fn systemd_is_told_when_it_is_ready_that_it_lives_and_when_it_ends() {
     while !sent(&socket).await.contains(&"STOPPING=1".to_owned()) {}
     assert!(running.wait().await.unwrap().success());
 }
+
+#[test]
+fn the_package_has_what_it_needs_and_what_the_service_reads() {
+    let manifest: toml::Table = text("Cargo.toml").parse().unwrap();
+    let package = &manifest["package"]["metadata"]["deb"];
+    let list = |value: &toml::Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect()
+    };
+    let mut installed = Vec::new();
+    for asset in package["assets"].as_array().unwrap() {
+        let [source, place, mode] = &list(asset)[..] else { panic!("{asset:?}") };
+        let is_built = source.starts_with("target/");
+        let folder = source.strip_suffix("/*.md").unwrap_or(source);
+        assert!(is_built || path(folder).exists(), "{source} is not there");
+        assert_eq!(mode == "755", source == "target/release/debshrew", "{source}");
+        let name = source.rsplit('/').next().unwrap();
+        installed.push(if place.ends_with('/') { format!("/{place}{name}") } else { format!("/{place}") });
+    }
+    let unit = text(UNIT);
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    for needed in start.split(' ').filter(|word| word.starts_with('/')) {
+        assert!(installed.contains(&needed.to_owned()), "{needed} is none of {installed:?}");
+    }
+    let units = package["systemd-units"]["unit-scripts"].as_str().unwrap();
+    assert_eq!(path(units).join("debshrew.service"), path(UNIT));
+    for kept in list(&package["conf-files"]) {
+        assert!(installed.contains(&kept), "{kept} is none of {installed:?}");
+    }
+    // What is in it is right as it is, but for what only its user knows.
+    let inputs = debshrew::config::Inputs {
+        file: Some(path("deploy/debian/debshrew.toml")),
+        ..debshrew::config::Inputs::default()
+    };
+    let config = debshrew::config::load(&inputs).unwrap();
+    assert!(config.pipelines.is_empty() && config.source.urls.is_empty());
+}
