@@ -131,6 +131,7 @@ fn alerts_name_metrics_that_there_are_and_say_the_same_as_those_in_sql() {
     }
     assert_eq!(complaint("promtool", &["check", "rules", "deploy/prometheus/alerts.yaml"]), None);
     assert_eq!(complaint("promtool", &["check", "config", "deploy/prometheus/prometheus.yaml"]), None);
+    assert_eq!(complaint("promtool", &["test", "rules", "deploy/prometheus/alerts_test.yaml"]), None);
 }
 
 #[test]

@@ -65,8 +65,8 @@ async fn who_listens_is_told_of_blocks_and_rollbacks_when_they_are_there_to_be_s
     scene.caught_up().await;
     let chain = scene.source.chain();
     assert_eq!(heard(&mut told).await, block(&chain[1], 1, "rollback"));
-    for height in 2..chain.len() {
-        assert_eq!(heard(&mut told).await, block(&chain[height], height, "commit"));
+    for (height, hash) in chain.iter().enumerate().skip(2) {
+        assert_eq!(heard(&mut told).await, block(hash, height, "commit"));
     }
 }
 
@@ -79,13 +79,14 @@ async fn an_operator_s_rollback_is_told_and_where_nobody_asked_nothing_is() {
     scene.toml.push_str("notify = true\n");
     scene.succeed(&["rollback", "--to", "2", "--yes"]).await;
     let hash = scene.source.chain()[2].to_string();
-    let rollback =
-        |height, hash| json!({"pipeline": "counter", "kind": "rollback", "height": height, "hash": hash});
     // The blocks before were not told of.
-    assert_eq!(heard(&mut told).await, rollback(Some(2), Some(hash)));
-    scene.toml = scene.toml.replace("start_height = 0", "start_height = 1");
-    scene.succeed(&["rollback", "--to", "0", "--yes"]).await;
-    assert_eq!(heard(&mut told).await["height"], 0);
+    let expected = json!({"pipeline": "counter", "kind": "rollback", "height": 2, "hash": hash});
+    assert_eq!(heard(&mut told).await, expected);
+    // As it is when nothing is left.
+    let before_the_start = "select debshrew.tell('counter', 'rollback', null, null)";
+    scene.client.batch_execute(before_the_start).await.unwrap();
+    let expected = json!({"pipeline": "counter", "kind": "rollback", "height": null, "hash": null});
+    assert_eq!(heard(&mut told).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
