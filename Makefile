@@ -1,6 +1,6 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build transforms demo test bench lint deny advisories clean
+.PHONY: help setup build transforms demo test bench lint otlp deb deny advisories clean
 
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
@@ -9,7 +9,9 @@ help:
 	@echo 'make build       target/release/debshrew'
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
 	@echo '                 version 1 of the binary interface in transforms/target/version-1/'
-	@echo 'make lint        clippy and rustfmt, as continuous integration runs them'
+	@echo 'make lint        clippy and rustfmt, as continuous integration runs them, with the feature otlp and without'
+	@echo 'make otlp        build and test what sends traces'
+	@echo 'make deb         a Debian package in target/debian/'
 	@echo 'make deny        licences, sources, bans and, where GitHub can be reached, vulnerabilities of the dependencies'
 	@echo 'make advisories  only the vulnerabilities; an error where GitHub cannot be reached'
 	@echo 'make setup       only bring what building and testing need beside Rust'
@@ -40,8 +42,15 @@ lint:
 	cargo fmt --check
 	cargo fmt --all --check --manifest-path transforms/Cargo.toml
 	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml -- -D warnings
 	cargo clippy --locked --all-targets --manifest-path transforms/Cargo.toml --no-default-features -- -D warnings
+
+otlp:
+	cargo test --locked --features otlp --lib -- otlp::
+
+deb:
+	scripts/deb.sh
 
 deny:
 	scripts/deny.sh

@@ -10,6 +10,8 @@ pub mod db;
 pub mod failure;
 pub mod file;
 pub mod observe;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pipeline;
 pub mod printable;
 pub mod register;

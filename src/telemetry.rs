@@ -14,6 +14,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 
+#[cfg(feature = "otlp")]
+use crate::otlp::layer as traces;
 use crate::printable;
 
 /// How log lines look.
@@ -33,6 +35,9 @@ pub enum TelemetryError {
     Filter,
     #[error("cannot set up logging")]
     SetUp(#[source] SetGlobalDefaultError),
+    #[cfg(feature = "otlp")]
+    #[error(transparent)]
+    Traces(#[from] crate::otlp::OtlpError),
 }
 
 /// Whether `filter` can be read: levels (`info`), targets with levels (`debshrew=debug`), or several of them
@@ -43,8 +48,22 @@ pub fn check_filter(filter: &str) -> Result<(), TelemetryError> {
 
 /// Begins to log. To be called once a process.
 pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
+    #[cfg(feature = "otlp")]
+    crate::otlp::begin()?;
     tracing::subscriber::set_global_default(subscriber(read(filter)?, format, std::io::stderr))
         .map_err(TelemetryError::SetUp)
+}
+
+/// Sends what is left to send. To be called when the process ends.
+pub fn end() {
+    #[cfg(feature = "otlp")]
+    crate::otlp::end();
+}
+
+/// Built without the feature `otlp`, the log is all there is.
+#[cfg(not(feature = "otlp"))]
+fn traces() -> tracing_subscriber::layer::Identity {
+    tracing_subscriber::layer::Identity::new()
 }
 
 fn subscriber<W>(filter: EnvFilter, format: Format, writer: W) -> Box<dyn Subscriber + Send + Sync>
@@ -65,12 +84,12 @@ where
             let lines = lines.with_writer(writer).fmt_fields(fields.delimited(" "));
             let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let lines = lines.with_ansi(std::io::stderr().is_terminal() && !no_colour);
-            Box::new(lines.finish().with(filter_fn(may_be_logged)))
+            Box::new(lines.finish().with(filter_fn(may_be_logged)).with(traces()))
         }
         Format::Json => {
             let lines = lines.with_writer(Printable(writer));
             let lines = lines.json().flatten_event(true).with_current_span(false);
-            Box::new(lines.finish().with(filter_fn(may_be_logged)))
+            Box::new(lines.finish().with(filter_fn(may_be_logged)).with(traces()))
         }
     }
 }

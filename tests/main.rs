@@ -14,6 +14,7 @@ mod cluster;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod demo;
+mod deploy;
 mod exact;
 mod fold;
 mod hostile;
@@ -39,4 +40,5 @@ mod support;
 mod terminal;
 mod tls;
 mod trust;
+mod views;
 mod zoo;

@@ -239,6 +239,7 @@ async fn readers_can_read_everything_later_tables_included_and_write_nothing() {
         "debshrew.pipelines",
         "debshrew.blocks",
         "debshrew.reorgs",
+        "debshrew.table_sizes",
     ]) {
         reader
             .query(&format!("select * from {table}"), &[])
@@ -253,7 +254,7 @@ async fn readers_can_read_everything_later_tables_included_and_write_nothing() {
         "create table readable.mine ()",
         "update debshrew.checkpoint set height = null, hash = null",
         "select * from debshrew_readable.debshrew_state",
-        "select debshrew.advance(1, 1, 0, '', 1, '', 0, true, null)",
+        "select debshrew.advance(1, 1, 0, '', 1, '', 0, true, null, null)",
     ] {
         let error = reader.batch_execute(forbidden).await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{forbidden}: {error:?}");

@@ -149,7 +149,7 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Error::Config(_) | Error::Telemetry(TelemetryError::Filter) => Exit::Usage,
-            Error::Telemetry(TelemetryError::SetUp(_)) => Exit::Failure,
+            Error::Telemetry(_) => Exit::Failure,
             Error::UnknownPipeline { .. }
             | Error::WhichPipeline { .. }
             | Error::Transform { .. }

@@ -10,6 +10,7 @@ pub mod migrate;
 pub mod output;
 pub mod rollback;
 pub mod run;
+pub mod service;
 pub mod simulate;
 pub mod start;
 pub mod status;
@@ -117,7 +118,9 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    match dispatch(&cli) {
+    let done = dispatch(&cli);
+    telemetry::end();
+    match done {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
             output::error(&error);

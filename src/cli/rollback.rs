@@ -38,7 +38,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     config.check_database()?;
     config.check_pipelines()?;
     let chosen = chosen(&config, args.pipeline.as_slice())?;
-    let [(name, _)] = chosen[..] else {
+    let [(name, settings)] = chosen[..] else {
         return Err(Error::WhichPipeline { known: quoted(chosen.iter().map(|(name, _)| *name)) });
     };
     finish(async {
@@ -46,6 +46,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         let Some(mut writer) = Writer::try_take_over(&db, name).await? else {
             return Err(schema::running(&*db.client().await?, name).await?.into());
         };
+        writer.notify(settings.notify);
         // Below the start there is only the state before the first block. The database knows where that was; the
         // configuration may have been changed since.
         let to = Some(args.to).filter(|to| *to >= writer.pipeline().start_height);

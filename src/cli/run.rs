@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::start::{block_on, chosen, database, transform};
-use super::{Error, Globals, height, migrate};
+use super::{Error, Globals, height, migrate, service};
 use crate::block::Height;
 use crate::config::{self, Config};
 use crate::db::Db;
@@ -65,7 +65,10 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         let mut server = Server::start(&config, &observer).await?;
         let preparing = prepare(&config, &pipelines, args, &observer, server.as_mut());
         let result = match stop.run_until_cancelled(preparing).await {
-            Some(Ok(pipelines)) => all(pipelines, goal, &stop, server.as_ref()).await,
+            Some(Ok(pipelines)) => {
+                service::supervise(observer.clone(), stop.clone());
+                all(pipelines, goal, &stop, server.as_ref()).await
+            }
             Some(Err(error)) => Err(error),
             None => Ok(()),
         };

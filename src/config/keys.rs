@@ -41,6 +41,8 @@ pub enum Form {
         least: u64,
         most: u64,
     },
+    /// `true` or `false`, as TOML has them or as texts.
+    Boolean,
     OneOf(&'static [&'static str]),
     /// An IP address and a port, `127.0.0.1:9464`.
     Address,
@@ -59,6 +61,7 @@ impl fmt::Display for Form {
             Form::Integer { least, most } => write!(f, "{least} to {most}"),
             Form::Duration => f.write_str("duration"),
             Form::Bytes { least, most } => write!(f, "{} to {}", ByteSize::b(*least), ByteSize::b(*most)),
+            Form::Boolean => f.write_str("`true` or `false`"),
             Form::OneOf(choices) => write!(f, "`{}`", choices.join("` or `")),
             Form::Address => f.write_str("address and port"),
         }
@@ -197,6 +200,12 @@ pub const KEYS: &[Key] = &[
         integer(1, 1024),
         Some("48"),
         "Blocks evaluated at once, at most; 1 is one after the other.",
+    ),
+    key(
+        "pipelines.NAME.notify",
+        Form::Boolean,
+        Some("false"),
+        "Tell whoever listens on the channel `debshrew` of blocks and rollbacks.",
     ),
     key(
         "pipelines.NAME.unknown_imports",

@@ -13,6 +13,8 @@ use crate::file;
 /// The file that is read when none is named, if it is there.
 const USUAL_FILE: &str = "debshrew.toml";
 const PREFIX: &str = "DEBSHREW__";
+/// Names the folder of secrets that systemd, or a container's runtime, hands to a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// Where to look for the configuration. It holds secrets: there is no `Debug`.
 #[derive(Clone, Default)]
@@ -42,6 +44,7 @@ impl Inputs {
     pub(super) fn layers(&self) -> Result<Vec<Layer>, ConfigError> {
         let mut layers = Vec::new();
         layers.extend(self.file_layer()?);
+        layers.extend(self.credential_layers()?);
         layers.extend(self.variable_layers()?);
         layers.extend(self.flags.layers()?);
         Ok(layers)
@@ -63,6 +66,34 @@ impl Inputs {
             .map_err(|error| wrong(error.span().map(|span| place_in(&text, span.start))))?;
         let map = File::from_str(&text, FileFormat::Toml).collect().map_err(|_| wrong(None))?;
         Layer::new(map, &Origin::File(path)).map(Some)
+    }
+
+    /// Files that are called as a key is. Others in that folder are for somebody else.
+    fn credential_layers(&self) -> Result<Vec<Layer>, ConfigError> {
+        let Some(folder) = self.environment.get(CREDENTIALS).filter(|folder| !folder.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let folder = Path::new(folder);
+        let unreadable = |path: &Path| {
+            let path = path.to_owned();
+            |source| ConfigError::Unreadable { path, source }
+        };
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable(folder))? {
+            names.extend(entry.map_err(unreadable(folder))?.file_name().into_string());
+        }
+        names.sort();
+        let layer = |name: String| {
+            let segments = split(&name);
+            if segments.len() < 2 || !is_section(&segments[..1]) {
+                return Ok(None);
+            }
+            let path = folder.join(&name);
+            let text = file::read_text(&path, file::CONFIGURATION).map_err(unreadable(&path))?;
+            let value = ValueKind::String(text.trim_end_matches(['\r', '\n']).to_owned());
+            Layer::single(&segments, value, &Origin::Credential(name)).map(Some)
+        };
+        names.into_iter().filter_map(|name| layer(name).transpose()).collect()
     }
 
     /// `DATABASE_URL` first, as it ranks below our own.
@@ -113,6 +144,7 @@ fn place_in(text: &str, byte: usize) -> (usize, usize) {
 #[derive(Clone, Debug)]
 pub(super) enum Origin {
     File(PathBuf),
+    Credential(String),
     Variable(String),
     Flag(&'static str),
 }
@@ -121,6 +153,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Credential(name) => write!(f, "credential {name}"),
             Origin::Variable(name) => write!(f, "variable {name}"),
             Origin::Flag(name) => write!(f, "flag {name}"),
         }

@@ -175,6 +175,8 @@ pub struct Pipeline {
     pub patience: Duration,
     /// How many blocks are evaluated at once, at most.
     pub evaluate_ahead: u32,
+    /// Whether blocks and rollbacks are told on PostgreSQL's channel `debshrew`.
+    pub notify: bool,
     pub unknown_imports: UnknownImports,
     pub limits: Limits,
 }

@@ -20,6 +20,16 @@ pub(super) fn text(value: &ValueKind) -> Result<String, String> {
     }
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(value: &ValueKind) -> Result<bool, String> {
+    match value {
+        ValueKind::Boolean(value) => Ok(*value),
+        ValueKind::String(text) if text == "true" => Ok(true),
+        ValueKind::String(text) if text == "false" => Ok(false),
+        _ => Err("it must be `true` or `false`".to_owned()),
+    }
+}
+
 /// A whole number from `least` to `most`.
 pub(super) fn integer(value: &ValueKind, least: u64, most: u64) -> Result<u64, String> {
     whole(value)

@@ -116,6 +116,10 @@ impl Section<'_> {
         })
     }
 
+    pub(super) fn boolean(&self, key: &str) -> Result<bool, ConfigError> {
+        self.required(key, |value, _| read::boolean(value))
+    }
+
     pub(super) fn log_filter(&self, key: &str) -> Result<String, ConfigError> {
         self.required(key, |value, _| {
             read::text(value)

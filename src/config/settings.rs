@@ -27,7 +27,7 @@ pub struct Setting {
     pub key: String,
     /// Secrets are hidden. `None` when it is unset and has no default.
     pub value: Option<String>,
-    /// `default`, `file debshrew.toml`, `variable DATABASE_URL`, `flag --log`.
+    /// `default`, `file debshrew.toml`, `credential database.url`, `variable DATABASE_URL`, `flag --log`.
     pub origin: String,
 }
 
@@ -185,6 +185,7 @@ impl Settings {
             max_reorg_depth: at.number("pipelines.NAME.max_reorg_depth")?,
             patience: at.duration("pipelines.NAME.patience")?,
             evaluate_ahead: at.number("pipelines.NAME.evaluate_ahead")?,
+            notify: at.boolean("pipelines.NAME.notify")?,
             unknown_imports: match at.one_of("pipelines.NAME.unknown_imports")?.as_str() {
                 "trap" => UnknownImports::Trap,
                 _ => UnknownImports::Refuse,

@@ -83,6 +83,42 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
 }
 
 #[test]
+fn credentials_win_over_the_file_and_variables_over_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let credential = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let named = ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap());
+    credential("database.url", "host=sesame password=sesame\n");
+    credential("source.headers.x-api-key", "k");
+    credential("pipelines.ledger.retention", "7\n");
+    // For somebody else.
+    credential("postgres_password", "x");
+    credential("other.service", "x");
+    let text = "[database]\nurl = 'host=file'\n[pipelines.ledger]\ntransform = 'l.wasm'\nretention = 3";
+    let case = file(text).variables(&[named]);
+    assert_eq!(case.load().database.url.reveal(), "host=sesame password=sesame");
+    assert_eq!(case.load().pipelines["ledger"].retention, 7);
+    assert_eq!(case.load().source.headers["x-api-key"].reveal(), "k");
+    assert_eq!(case.setting("database.url").origin, "credential database.url");
+    let case = file(text).variables(&[named, ("DATABASE_URL", "host=plain")]);
+    assert_eq!(case.load().database.url.reveal(), "host=plain");
+    credential("database.ulr", "sesame");
+    let expected = "the key `database.ulr` (credential database.ulr) is unknown; the nearest known one is `database.url`";
+    assert_eq!(case.error(), expected);
+    let missing = file("").variables(&[("CREDENTIALS_DIRECTORY", "/no/such/folder")]);
+    assert!(missing.error().contains("/no/such/folder"), "{}", missing.error());
+}
+
+#[test]
+fn yes_and_no_are_true_and_false() {
+    let text = "[pipelines.a]\ntransform = 'x'\n";
+    let notify = |case: Case| case.load().pipelines["a"].notify;
+    assert!(!notify(file(text)));
+    assert!(notify(file(&format!("{text}notify = true"))));
+    assert!(notify(file(text).variables(&[("DEBSHREW__PIPELINES__A__NOTIFY", "true")])));
+    assert!(file(&format!("{text}notify = 'yes'")).error().contains("it must be `true` or `false`"));
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset() {
     let case = file("[database]\nurl = 'host=file'")
         .variables(&[("DATABASE_URL", ""), ("DEBSHREW__LOG__FILTER", "")]);

@@ -275,6 +275,7 @@ impl Pipeline {
         let Some(mut writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
         *role = Role::Writer { epoch: writer.epoch() };
         writer.align(&self.settings.schema, self.settings.start_height).await?;
+        writer.notify(self.settings.notify);
         writer.check_complete().await?;
         let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
         tracing::info!(pipeline = self.name, "going on from {at}");

@@ -15,6 +15,9 @@ use crate::source::Source;
 /// The source's tip moves with every block of a backfill; that often it need not be said.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// And at least that often it is said that nothing has changed, so that whoever watches the database sees it at work.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Reporter(Arc<Inner>);
@@ -165,8 +168,9 @@ impl Reporter {
             self.0.watched.source_tip(tip);
         }
         let now = (activity, reason);
-        let lately = said.at.is_some_and(|at| at.elapsed() < INTERVAL);
-        if said.last.as_ref() == Some(&now) && (lately || said.source_tip == source_tip) {
+        let within = |time: Duration| said.at.is_some_and(|at| at.elapsed() < time);
+        let is_same_tip = source_tip.is_none() || said.source_tip == source_tip;
+        if said.last.as_ref() == Some(&now) && within(if is_same_tip { HEARTBEAT } else { INTERVAL }) {
             return Ok(());
         }
         let client = self.0.db.client().await?;

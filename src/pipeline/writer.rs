@@ -59,6 +59,11 @@ impl Writer {
         Ok(self.lease.align(schema, start_height).await?)
     }
 
+    /// Whether those who listen on the channel `debshrew` are told of blocks and rollbacks from now on.
+    pub fn notify(&mut self, notify: bool) {
+        self.lease.notify(notify);
+    }
+
     /// Refuses if what is committed could not be rolled back any more, as a table is not fit for it now.
     pub async fn check_complete(&self) -> Result<(), PipelineError> {
         Ok(undo::refuse_lost(&self.lease, &self.tables).await?)

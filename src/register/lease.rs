@@ -22,6 +22,7 @@ pub struct Lease {
     epoch: i64,
     checkpoint: Checkpoint,
     advance: Statement,
+    notify: bool,
 }
 
 /// A move of the checkpoint to the next block.
@@ -62,7 +63,7 @@ impl Lease {
         let (epoch, checkpoint) = take_epoch(&client, pipeline.id).await?;
         let advance =
             client.prepare(ADVANCE).await.map_err(DbError::statement("prepare the checkpoint's move"))?;
-        Ok(Some(Lease { client, pipeline, epoch, checkpoint, advance }))
+        Ok(Some(Lease { client, pipeline, epoch, checkpoint, advance, notify: false }))
     }
 
     /// The session that holds the lock.
@@ -97,13 +98,18 @@ impl Lease {
         Ok(())
     }
 
+    /// Whether those who listen on the channel `debshrew` are told of each move from now on.
+    pub fn notify(&mut self, notify: bool) {
+        self.notify = notify;
+    }
+
     /// Sends a move to the next block, inside a transaction that the caller has begun. It fails as [`RegisterError::Fenced`] unless
     /// the checkpoint stands where the move begins, this lease is the last one, and the transaction has not moved it
     /// already. Returns the checkpoint that there is once that transaction is committed; then [`Lease::moved`] is told.
     pub async fn advance(&self, step: Move) -> Result<Checkpoint, RegisterError> {
         let from_hash = step.from.map(|from| from.hash.as_bytes().to_vec());
         let state_root = step.state_root.map(|root| root.as_bytes().to_vec());
-        let parameters: [&(dyn ToSql + Sync); 9] = [
+        let parameters: [&(dyn ToSql + Sync); 10] = [
             &self.pipeline.id,
             &self.epoch,
             &step.from.map(|from| from.height.to_sql()),
@@ -113,6 +119,7 @@ impl Lease {
             &i32::try_from(step.changes).unwrap_or(i32::MAX),
             &step.journaled,
             &state_root,
+            &self.told_as(),
         ];
         let row = self.client.query_one(&self.advance, &parameters).await.map_err(|error| {
             match error.code().is_some_and(|code| code.code() == FENCED) {
@@ -138,7 +145,7 @@ impl Lease {
                 "-- register::lease::move_back\n\
                  update debshrew.checkpoint set height = $5, hash = $6 \
                   where pipeline_id operator(pg_catalog.=) $1 and epoch operator(pg_catalog.=) $2 and height operator(pg_catalog.=) $3 and hash operator(pg_catalog.=) $4 \
-                 returning height, hash, journal_floor",
+                 returning height, hash, journal_floor, debshrew.tell($7, 'rollback', height, hash)",
                 &[
                     &self.pipeline.id,
                     &self.epoch,
@@ -146,6 +153,7 @@ impl Lease {
                     &hash(step.from),
                     &step.to.map(|to| to.height.to_sql()),
                     &step.to.map(hash),
+                    &self.told_as(),
                 ],
             )
             .await
@@ -175,13 +183,18 @@ impl Lease {
         Ok(())
     }
 
+    /// The name under which moves are told, if they are.
+    fn told_as(&self) -> Option<&str> {
+        self.notify.then_some(self.pipeline.name.as_str())
+    }
+
     fn fenced(&self) -> RegisterError {
         RegisterError::Fenced { pipeline: self.pipeline.name.clone() }
     }
 }
 
 const ADVANCE: &str = "-- register::lease::advance\n\
-    select debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    select debshrew.advance($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Becomes the pipeline's writer. Waits for one that is committing now.
 async fn take_epoch(client: &Client, pipeline: i32) -> Result<(i64, Checkpoint), RegisterError> {

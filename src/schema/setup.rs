@@ -21,10 +21,11 @@ use crate::register::{self, Registered, read_journals, write_journals};
 use crate::table::{STATE_TABLE, Target, advice, journal_schema};
 
 /// What people query: views, which may be made again at any time.
-const VIEWS: [&str; 3] = [
+const VIEWS: [&str; 4] = [
     include_str!("../../sql/pipelines.sql"),
     include_str!("../../sql/blocks.sql"),
     include_str!("../../sql/reorgs.sql"),
+    include_str!("../../sql/table_sizes.sql"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
