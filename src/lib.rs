@@ -20,5 +20,6 @@ pub mod simulate;
 pub mod source;
 pub mod table;
 pub mod telemetry;
+pub mod terminal;
 pub mod undo;
 pub mod view;

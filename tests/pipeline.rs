@@ -113,7 +113,7 @@ async fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
     })
     .await;
     let standing_by = "select count(*) = 1 from pg_locks where locktype = 'advisory' and granted and objsubid = 2 \
-                       and database = (select oid from pg_database where datname = current_database())";
+                       and classid = 1684173672 and database = (select oid from pg_database where datname = current_database())";
     assert!(scene.client.query_one(standing_by, &[]).await.unwrap().get::<_, bool>(0));
     scene.mine(3).await;
     scene.caught_up().await;

@@ -3,6 +3,7 @@
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::bars::{Aim, Bars};
 use super::start::{block_on, chosen, database, reading, transform};
 use super::{Error, Globals, height, migrate};
 use crate::block::Height;
@@ -12,6 +13,7 @@ use crate::failure::some_of;
 use crate::observe::Observer;
 use crate::pipeline::{Goal, LastLeft, Pipeline, Timing};
 use crate::source::Source;
+use crate::telemetry::Format;
 
 const HELP: &str = "\
 Examples:
@@ -59,7 +61,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let observer = Observer::default();
     block_on(async |stop| {
         match stop.run_until_cancelled(prepare(&config, &pipelines, args, &observer)).await {
-            Some(pipelines) => all(pipelines?, goal, &stop).await,
+            Some(pipelines) => {
+                let pipelines = pipelines?;
+                let _bars = bars(&pipelines, goal, &config, &observer);
+                all(pipelines, goal, &stop).await
+            }
             None => Ok(()),
         }
     })
@@ -96,6 +102,19 @@ async fn prepare(
         })
     });
     ready.collect()
+}
+
+/// A line a pipeline, on a terminal; a log for machines is left alone.
+fn bars(pipelines: &[Pipeline], goal: Goal, config: &Config, observer: &Observer) -> Option<Bars> {
+    let until = match goal {
+        Goal::Until(height) => Some(height),
+        Goal::Follow | Goal::Tip => None,
+    };
+    let aims = pipelines.iter().map(|pipeline| {
+        let confirmations = pipeline.settings.confirmations;
+        (pipeline.name.clone(), Aim { confirmations, until: until.map(Height::get) })
+    });
+    (config.log.format == Format::Text).then(|| Bars::open(observer, aims.collect())).flatten()
 }
 
 /// Runs each pipeline by itself: one that halts does not stop the others.

@@ -1,11 +1,12 @@
 //! What a pipeline's process says that it is doing, and what people see of all pipelines.
 
+use deadpool_postgres::ClientWrapper;
 use tokio_postgres::{Client, GenericClient};
 
 use super::{RegisterError, find, is_missing};
 use crate::block::Height;
-use crate::db::DbError;
 use crate::db::lock::{Holder, Lock};
+use crate::db::{Db, DbError};
 use crate::printable;
 
 /// What a pipeline is doing, as shown by `status`.
@@ -95,7 +96,7 @@ pub async fn report(
 }
 
 /// Who holds a pipeline's lock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Held {
     pub by: Holder,
     /// It is the pipeline's writer. Other sessions can hold the lock as well, if only to be in the way.
@@ -122,6 +123,28 @@ pub async fn holder_of(client: &Client, name: &str) -> Result<Option<Held>, Regi
         Some(found) => holder(client, found.id).await,
         None => Ok(None),
     }
+}
+
+/// Who writes for a pipeline, and who waits to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Processes {
+    pub writer: Option<Held>,
+    pub standbys: Vec<Holder>,
+}
+
+/// The sessions of all processes that write for the pipeline, or stand by.
+pub async fn processes(client: &Client, pipeline: i32) -> Result<Processes, RegisterError> {
+    let writer = holder(client, pipeline).await?;
+    Ok(Processes { writer, standbys: Lock::Standby(pipeline).holders(client).await? })
+}
+
+/// A session that shows, as long as it lasts, that this process stands by for the pipeline.
+pub async fn stand_by(db: &Db, name: &str) -> Result<ClientWrapper, RegisterError> {
+    let client = db.dedicated().await?;
+    let found = find(&*client, name).await?.ok_or_else(|| RegisterError::NotSetUp(name.to_owned()))?;
+    // Nobody holds it alone.
+    Lock::Standby(found.id).try_share(&client).await?;
+    Ok(client)
 }
 
 async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, RegisterError> {
@@ -156,6 +179,9 @@ pub struct Overview {
     pub last_error_height: Option<i32>,
     /// As PostgreSQL writes a time in ISO 8601.
     pub last_block_at: Option<String>,
+    /// By the database's clock, as of this look.
+    pub block_age_seconds: Option<f64>,
+    pub state_age_seconds: f64,
     pub rollback_floor: Option<i32>,
     pub start_height: i32,
 }
@@ -167,6 +193,8 @@ pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, Regi
             "-- register::activity::overview\n\
              select pipeline, schema, height, block_hash, source_height, lag_blocks, state, last_error, \
                     last_error_height, rollback_floor, start_height, \
+                    extract(epoch from clock_timestamp() - last_block_at)::float8 as block_age_seconds, \
+                    extract(epoch from clock_timestamp() - since)::float8 as state_age_seconds, \
                     to_char(last_block_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as last_block_at \
                from debshrew.pipelines order by pipeline",
             &[],
@@ -189,6 +217,8 @@ pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, Regi
             last_error: row.get("last_error"),
             last_error_height: row.get("last_error_height"),
             last_block_at: row.get("last_block_at"),
+            block_age_seconds: row.get("block_age_seconds"),
+            state_age_seconds: row.get("state_age_seconds"),
             rollback_floor: row.get("rollback_floor"),
             start_height: row.get("start_height"),
         })

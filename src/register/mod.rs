@@ -11,7 +11,9 @@ mod lease;
 mod pipelines;
 mod readers;
 
-pub use activity::{Activity, Held, Overview, Report, Role, holder_of, overview, report};
+pub use activity::{
+    Activity, Held, Overview, Processes, Report, Role, holder_of, overview, processes, report, stand_by,
+};
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};

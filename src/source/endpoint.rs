@@ -165,9 +165,10 @@ impl Endpoint {
 
     pub(super) fn note_no_state_roots(&self) {
         if !self.0.lacks_state_roots.swap(true, Ordering::Relaxed) {
+            let server = self.shown();
             tracing::info!(
-                "{} keeps no state roots: another program behind the same hashes is not found out",
-                self.shown()
+                server,
+                "no state roots are kept: another program behind the same hashes is not found out"
             );
         }
     }
@@ -234,7 +235,7 @@ impl Endpoint {
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::debug!("{error}; trying again");
+                    tracing::debug!(reason = %error, "trying again");
                     tries += 1;
                     tokio::time::sleep(pauses.next_pause()).await;
                 }
