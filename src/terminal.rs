@@ -54,6 +54,34 @@ impl Paint {
     }
 }
 
+/// Text in lines of so many characters, broken between words where that can be.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut rest = word;
+        loop {
+            let line = lines.last().map_or(0, |line| measure_text_width(line));
+            let gap = usize::from(line > 0);
+            if line + gap + measure_text_width(rest) <= width {
+                if let Some(line) = lines.last_mut() {
+                    line.push_str(&" "[..gap]);
+                    line.push_str(rest);
+                }
+                break;
+            }
+            if line == 0 {
+                // Longer than a line: as much of it as there is room for.
+                let part = truncate_str(rest, width.max(2), "");
+                rest = &rest[part.len()..];
+                lines.pop();
+                lines.push(part.into_owned());
+            }
+            lines.push(String::new());
+        }
+    }
+    lines
+}
+
 /// Lines that are kept up to date in place. The cursor rests below them, so that what the terminal itself writes there,
 /// such as `^C`, does not disturb them.
 pub struct Live {
@@ -165,4 +193,18 @@ impl Write for Stderr {
 fn bottom() -> MutexGuard<'static, Option<Live>> {
     // Nothing panics while it is held.
     BOTTOM.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words_and_within_those_that_are_longer_than_a_line() {
+        assert_eq!(wrapped("the source does not answer", 11), ["the source", "does not", "answer"]);
+        assert_eq!(wrapped("at http://127.0.0.1:5598 now", 10), ["at", "http://127", ".0.0.1:559", "8 now"]);
+        assert_eq!(wrapped("größer 日本語", 6), ["größer", "日本語"]);
+        assert_eq!(wrapped("日本語", 5), ["日本", "語"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
 }

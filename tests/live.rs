@@ -119,6 +119,14 @@ async fn status_is_watched_in_place_with_ages_pace_and_standbys() {
     assert_eq!(starting_with(&lines, "counter").len(), 1, "in place: {lines:#?}");
     let _standby = scene.start(&["run"]);
     screen.says("` stands by for ").await;
+    let reason = "update debshrew.activity set state = 'waiting', reason = repeat('the source is away ', 6)";
+    scene.client.execute(reason, &[]).await.unwrap();
+    let lines = screen.says("counter: waiting for ").await;
+    assert_eq!(
+        lines.iter().filter(|line| line.starts_with("  the source is away ")).count(),
+        2,
+        "in full: {lines:#?}"
+    );
     writer.kill().await.unwrap();
     screen.shows("the standby took over", |lines| lines.len() == 4 && lines[3].contains("running")).await;
     assert!(screen.bytes().contains("running\x1b[") || screen.bytes().contains("mrunning"), "in colours");

@@ -16,7 +16,7 @@ use crate::failure::{Kind, chain};
 use crate::pipeline::PipelineError;
 use crate::printable;
 use crate::register::{self, Overview};
-use crate::terminal::{Live, Paint, Tone};
+use crate::terminal::{self, Live, Paint, Tone};
 
 const HELP: &str = "\
 Examples:
@@ -54,7 +54,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         output::print(&format!("{json:#}"))?;
     } else {
         let paint = Paint::of_stdout();
-        output::offer(&people(&pipelines, None, paint), paint)?;
+        output::offer(&people(&pipelines, None, paint, None), paint)?;
     }
     let halted = pipelines.into_iter().map(|one| one.overview).filter(|one| one.state == "halted");
     let halted: Vec<String> = halted.map(|one| one.pipeline).collect();
@@ -97,7 +97,7 @@ async fn watch(config: &Config, every: Duration, args: &Args) -> Result<(), Erro
             Ok(pipelines) if args.json => serde_json::json!({ "at": at, "pipelines": pipelines }).to_string(),
             Ok(pipelines) => {
                 pace.learn(began, &pipelines);
-                let told = people(&pipelines, Some(&pace), paint);
+                let told = people(&pipelines, Some(&pace), paint, live.as_ref().map(Live::width));
                 format!("{at}, every {} s\n\n{told}\n", every.as_secs())
             }
             Err(error) if error.kind() == Kind::Permanent => return Err(error.into()),
@@ -135,8 +135,9 @@ impl Pace {
     }
 }
 
-/// A table of all pipelines, with how fast they go if that is known, and what is to be said of some.
-fn people(pipelines: &[Seen], pace: Option<&Pace>, paint: Paint) -> String {
+/// A table of all pipelines, with how fast they go if that is known, and what is to be said of some; reasons are broken
+/// where a width is given.
+fn people(pipelines: &[Seen], pace: Option<&Pace>, paint: Paint, width: Option<usize>) -> String {
     if pipelines.is_empty() {
         return "no pipeline is set up in this database: run `debshrew migrate`".to_owned();
     }
@@ -149,7 +150,15 @@ fn people(pipelines: &[Seen], pace: Option<&Pace>, paint: Paint) -> String {
         if let Some(error) = &one.last_error {
             let state = format!("{} for {}", one.state, span(one.state_age_seconds));
             let state = paint.paint(tone(&one.state), &state);
-            text.push_str(&format!("\n\n{name}: {state}: {}", printable::line(error)));
+            let error = printable::line(error);
+            let reason = match width {
+                None => format!(" {error}"),
+                Some(width) => {
+                    let lines = terminal::wrapped(&error, width.saturating_sub(2));
+                    lines.iter().map(|line| format!("\n  {line}")).collect()
+                }
+            };
+            text.push_str(&format!("\n\n{name}: {state}:{reason}"));
         }
         for standby in standbys {
             let from = standby.address.as_ref().map(|address| format!(" from {address}")).unwrap_or_default();

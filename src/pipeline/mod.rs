@@ -289,7 +289,7 @@ impl Pipeline {
         writer.check_complete().await?;
         match writer.checkpoint().block {
             Some(BlockRef { height, hash }) => {
-                tracing::info!(height = height.get(), %hash, "resuming at the last committed block");
+                tracing::info!(height = height.get(), %hash, "resuming at the last block");
             }
             None => {
                 tracing::info!(height = self.settings.start_height.get(), "beginning with the first block");
