@@ -23,5 +23,6 @@ pub mod simulate;
 pub mod source;
 pub mod table;
 pub mod telemetry;
+pub mod terminal;
 pub mod undo;
 pub mod view;

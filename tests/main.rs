@@ -24,6 +24,8 @@ mod journals;
 mod keys;
 mod leaks;
 mod ledger;
+mod live;
+mod logs;
 mod manual;
 mod migrations;
 mod names;

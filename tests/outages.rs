@@ -217,5 +217,5 @@ async fn a_source_that_comes_back_is_noticed_soon_and_said_once() {
     let said = warnings(&scene).split_off(before);
     assert!(took < Duration::from_secs(5), "noticed after {took:?}; {} warnings: {said:#?}", said.len());
     assert_eq!(said.len(), 2, "{said:#?}");
-    assert!(said[0].contains("waiting: ") && said[1].contains("going on after "), "{said:#?}");
+    assert!(said[0].contains("waiting: ") && said[1].contains("going on waited_ms="), "{said:#?}");
 }

@@ -2,6 +2,8 @@
 //!
 //! Decides nothing about blocks; whatever a command does is done by the module it calls.
 
+pub mod amounts;
+pub mod bars;
 pub mod check;
 pub mod config;
 pub mod demo;
@@ -86,6 +88,16 @@ impl Globals {
         }
     }
 
+    /// How what goes wrong is said: as the log is, also before there is one.
+    fn format(&self) -> telemetry::Format {
+        let variable = || std::env::var("DEBSHREW__LOG__FORMAT").ok();
+        let asked = || match self.log_format.clone().or_else(variable)?.as_str() {
+            "json" => Some(telemetry::Format::Json),
+            _ => None,
+        };
+        telemetry::format().or_else(asked).unwrap_or(telemetry::Format::Text)
+    }
+
     /// Reads the configuration and begins to log as it says: how most commands begin.
     pub fn begin(&self) -> Result<Config, Error> {
         let config = load(&self.inputs())?;
@@ -123,7 +135,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(()) => Exit::Success.into(),
         Err(error) => {
-            output::error(&error);
+            output::error(&error, cli.globals.format());
             error.exit().into()
         }
     }

@@ -4,22 +4,42 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{ErrorKind, IsTerminal, Write as _};
+use std::io::{ErrorKind, Write as _};
 
 use clap::builder::StyledStr;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, ContentArrangement, Table, presets};
 
 use super::Error;
 use crate::config;
 use crate::failure::causes;
 use crate::printable;
+use crate::telemetry::{self, Format};
+use crate::terminal::{Paint, Tone};
 
 /// Writes an answer and a line's end. That nobody reads on (`debshrew status | head -1`) is no error.
 pub fn print(text: &str) -> Result<(), Error> {
+    offer(text, Paint::None).map(drop)
+}
+
+/// Whether somebody reads what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    There,
+    Gone,
+}
+
+/// The same for an answer that others follow, or one in colours: whatever others have a say in was made fit before these
+/// were put in.
+pub fn offer(text: &str, paint: Paint) -> Result<Reader, Error> {
+    let text = match paint {
+        Paint::None => printable::lines(text),
+        Paint::Ansi => Cow::Borrowed(text),
+    };
     let mut out = std::io::stdout().lock();
-    match writeln!(out, "{}", printable::lines(text)).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::Output(error)),
-        _ => Ok(()),
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(Error::Output(error)),
     }
 }
 
@@ -31,22 +51,38 @@ pub fn ask(question: &str) -> Result<(), Error> {
 
 /// Rows under a header, in columns that two spaces part; cells wrap at a terminal's width.
 pub fn table<R: IntoIterator<Item = String>>(header: &[&str], rows: impl IntoIterator<Item = R>) -> String {
+    let rows = rows.into_iter().map(|row| row.into_iter().map(|text| cell(&text)).collect());
+    painted_table(header, rows, Paint::None)
+}
+
+/// What stands in a cell of a table.
+pub fn cell(text: &str) -> Cell {
+    Cell::new(printable::line(text))
+}
+
+/// The same table, with cells that may be in colours.
+pub fn painted_table(header: &[&str], rows: impl IntoIterator<Item = Vec<Cell>>, paint: Paint) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(header);
-    for row in rows {
-        table.add_row(row.into_iter().map(|cell| printable::line(&cell).into_owned()));
+    if paint == Paint::Ansi {
+        table.enforce_styling();
     }
+    table.set_header(header);
+    table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
 }
 
-/// Reports why a command failed: what, the causes below it, and what to do.
-pub fn error(error: &Error) {
+/// Reports why a command failed: what, the causes below it, and what to do; as a line of the log where that is JSON.
+pub fn error(error: &Error, format: Format) {
+    let text = match format {
+        Format::Text => report(error, Paint::of_stderr()),
+        Format::Json => json_report(error),
+    };
     // There is nobody to tell when even this cannot be written.
-    let _ = std::io::stderr().lock().write_all(report(error, Paint::of_stderr()).as_bytes());
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Answers `--help`, or says what is wrong with a command line; repeats nothing of it that may hold a secret.
@@ -81,28 +117,8 @@ pub fn usage(error: &clap::Error, arguments: impl Iterator<Item = OsString>) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-#[derive(Clone, Copy)]
-enum Paint {
-    None,
-    Ansi,
-}
-
-impl Paint {
-    fn of_stderr() -> Paint {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        if std::io::stderr().is_terminal() && wanted { Paint::Ansi } else { Paint::None }
-    }
-
-    fn red(self, text: &str) -> String {
-        match self {
-            Paint::None => text.to_owned(),
-            Paint::Ansi => format!("\x1b[1;31m{text}\x1b[0m"),
-        }
-    }
-}
-
 fn report(error: &Error, paint: Paint) -> String {
-    let mut text = format!("{} {}\n", paint.red("error:"), indented(&error.to_string()));
+    let mut text = format!("{} {}\n", paint.paint(Tone::Bad, "error:"), indented(&error.to_string()));
     for cause in causes(error) {
         // Writing to a String does not fail.
         let _ = writeln!(text, "  caused by: {}", indented(&cause));
@@ -111,6 +127,16 @@ fn report(error: &Error, paint: Paint) -> String {
         let _ = writeln!(text, "hint: {}", indented(&hint));
     }
     text
+}
+
+fn json_report(error: &Error) -> String {
+    let mut fields = vec![
+        ("message", error.to_string().into()),
+        ("causes", causes(error).into()),
+        ("exit_code", (error.exit() as u8).into()),
+    ];
+    fields.extend(error.hint().map(|hint| ("hint", hint.into())));
+    telemetry::json_line(tracing::Level::ERROR, "debshrew", fields)
 }
 
 /// Of several lines, all but the first are set in further than what we ourselves say.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::bars::{Aim, Bars};
 use super::start::{block_on, chosen, database, transform};
 use super::{Error, Globals, height, migrate, service};
 use crate::block::Height;
@@ -15,6 +16,7 @@ use crate::observe::{Observer, State};
 use crate::pipeline::{Goal, LastLeft, Pipeline, Timing};
 use crate::server::Server;
 use crate::source::Source;
+use crate::telemetry::Format;
 
 const HELP: &str = "\
 Examples:
@@ -67,6 +69,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         let result = match stop.run_until_cancelled(preparing).await {
             Some(Ok(pipelines)) => {
                 service::supervise(observer.clone(), stop.clone());
+                let _bars = bars(&pipelines, goal, &config, &observer);
                 all(pipelines, goal, &stop, server.as_ref()).await
             }
             Some(Err(error)) => Err(error),
@@ -115,6 +118,19 @@ async fn prepare(
         server.sample(&db, pipelines.iter().map(|(name, _)| (*name).to_owned()));
     }
     Ok(ready)
+}
+
+/// A line a pipeline, on a terminal; a log for machines is left alone.
+fn bars(pipelines: &[Pipeline], goal: Goal, config: &Config, observer: &Observer) -> Option<Bars> {
+    let until = match goal {
+        Goal::Until(height) => Some(height),
+        Goal::Follow | Goal::Tip => None,
+    };
+    let aims = pipelines.iter().map(|pipeline| {
+        let confirmations = pipeline.settings.confirmations;
+        (pipeline.name.clone(), Aim { confirmations, until: until.map(Height::get) })
+    });
+    (config.log.format == Format::Text).then(|| Bars::open(observer, aims.collect())).flatten()
 }
 
 /// Runs each pipeline by itself: one that halts does not stop the others.

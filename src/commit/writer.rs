@@ -86,7 +86,7 @@ impl Writer {
             match block {
                 Some(block) if !tried && error.may_pass(order.other()) => {
                     let other = order.other();
-                    tracing::debug!(height = %at.height, ?other, "applying the block in another order");
+                    tracing::debug!(height = at.height.get(), order = ?other, "applying the block in another order");
                     let behind = behind.into_iter().map(queued);
                     again = [(block, other)].into_iter().chain(behind).chain(again).collect();
                     objection = Some((at, error));

@@ -88,7 +88,7 @@ impl Lock {
         }
         let holder = self.holder(client).await?;
         let holder = holder.map_or("another session".to_owned(), |holder| holder.to_string());
-        tracing::warn!("waiting for {}, which {holder} holds", self.name());
+        tracing::warn!(reason = format!("{holder} holds it"), "waiting for {}", self.name());
         client
             .execute(
                 "-- db::lock::take\nselect pg_catalog.pg_advisory_lock($1, $2)",

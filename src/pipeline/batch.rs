@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Span;
+use tracing::instrument::{Instrument, Instrumented};
 
 use super::PipelineError;
 use super::evaluation::{Context, Evaluation, Failed};
@@ -22,11 +24,11 @@ use crate::source::{Claim, Verdict};
 /// No further block is begun once the transform has handed over this many bytes in the batch.
 const MOST_BYTES: usize = 32 << 20;
 
-/// Blocks whose evaluation counts, in order, ready to be committed.
+/// Blocks whose evaluation counts, in order, ready to be committed; each with what it took.
 pub(super) struct Batch {
     /// Where the source's tip was in the end.
     pub(super) tip: Height,
-    pub(super) blocks: Vec<Block>,
+    pub(super) blocks: Vec<(Block, observe::Evaluated)>,
     /// Why the block after them cannot be committed, if it cannot.
     pub(super) failed: Option<Failure>,
 }
@@ -82,9 +84,9 @@ async fn evaluate_some(
     loop {
         while next <= *heights.end() && started.len() < window.size() && building.has_room(started.len()) {
             let (context, height) = (context.clone(), next);
-            started.push_back(AbortOnDropHandle::new(tokio::spawn(
-                async move { context.evaluate(height).await },
-            )));
+            let span = tracing::debug_span!("block", height = height.get());
+            let evaluation = async move { context.evaluate(height).await };
+            started.push_back(AbortOnDropHandle::new(tokio::spawn(in_span(span, evaluation))));
             next = next.next();
         }
         let Some(first) = started.pop_front() else { break };
@@ -97,7 +99,8 @@ async fn evaluate_some(
         let holds = evaluation.holds(&context.cache);
         window.learn(&evaluation.cost, holds);
         if !holds {
-            evaluation = evaluation.again(context).await;
+            let span = tracing::debug_span!("block", height = height.get());
+            evaluation = in_span(span, evaluation.again(context)).await;
         }
         building.add(evaluation)?;
         if building.batch.failed.is_some() {
@@ -106,6 +109,12 @@ async fn evaluate_some(
     }
     drop(started);
     building.finish().await
+}
+
+/// Where the filter leaves a block's span out, its pipeline's is still there.
+fn in_span<F: Future>(span: Span, work: F) -> Instrumented<F> {
+    let span = if span.is_disabled() { Span::current() } else { span };
+    work.instrument(span)
 }
 
 /// A batch that is being put together.
@@ -141,7 +150,7 @@ impl<'a> Building<'a> {
     }
 
     fn next_height(&self, first: Height) -> Height {
-        self.batch.blocks.last().map_or(first, |block| block.at.height.next())
+        self.batch.blocks.last().map_or(first, |(block, _)| block.at.height.next())
     }
 
     /// Whether another block may be begun, when so many are begun already.
@@ -159,19 +168,21 @@ impl<'a> Building<'a> {
             Ok(outcome) => {
                 self.logs.push((at.height, outcome.log));
                 self.bytes += outcome.bytes;
-                self.context.pipeline.watched.evaluated(&observe::Evaluated {
+                let evaluated = observe::Evaluated {
                     at,
                     fuel: outcome.fuel_used,
                     computed: cost.computed,
                     views: cost.views,
                     waited: cost.waited,
-                });
+                };
+                self.context.pipeline.watched.evaluated(&evaluated);
                 self.context.cache.wrote(at.height, &outcome.state);
                 match outcome.changes {
                     Ok(changes) => {
                         let (journaling, durability) =
                             (self.journaling(at.height), self.durability(at.height));
-                        self.batch.blocks.push(Block { at, changes, journaling, durability, state_root });
+                        let block = Block { at, changes, journaling, durability, state_root };
+                        self.batch.blocks.push((block, evaluated));
                         return Ok(());
                     }
                     Err(source) => PipelineError::Changes { height: at.height, source },
@@ -228,10 +239,9 @@ impl<'a> Building<'a> {
             return Ok(Evaluated::Lacking(height));
         }
         self.hold_to_quorum().await;
-        let pipeline = &self.context.pipeline.name;
         for (height, lines) in self.logs {
             for line in lines {
-                tracing::info!(target: "debshrew::transform", pipeline, %height, "{line}");
+                tracing::info!(target: "debshrew::transform", height = height.get(), "{line}");
             }
         }
         Ok(Evaluated::Batch(self.batch))

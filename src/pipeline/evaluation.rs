@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
 
 use super::cache::{Found, StateCache};
 use super::habit::{Asked, Habit};
@@ -134,8 +135,9 @@ impl Context {
     /// Runs the transform on a thread that may block: it computes for long, and waits there for what it asks for.
     async fn run(&self, at: BlockRef, mut answers: Answers) -> Evaluation {
         let generation = self.cache.generation();
-        let (context, runtime) = (self.clone(), Handle::current());
+        let (context, runtime, span) = (self.clone(), Handle::current(), Span::current());
         let run = move || {
+            let _in_span = span.entered();
             let mut cost = Cost::default();
             let output = context.steps(at, &mut answers, &runtime, &mut cost);
             let result = output.and_then(|output| context.outcome(at, output, &runtime, &mut cost));
@@ -276,7 +278,8 @@ impl Context {
         }
         for other in self.habit.beside(question) {
             if !answers.views.contains_key(&other) && !answers.begun.contains_key(&other) {
-                let begun = tokio::spawn(begin(Arc::clone(&self.reading), other.clone(), height));
+                let begun = begin(Arc::clone(&self.reading), other.clone(), height).in_current_span();
+                let begun = tokio::spawn(begun);
                 answers.begun.insert(other, AbortOnDropHandle::new(begun));
             }
         }
@@ -317,6 +320,11 @@ impl Evaluation {
     /// The same block once more, from the state as it is now.
     pub(super) async fn again(self, context: &Context) -> Evaluation {
         let answers = Answers { views: self.answers.views, ..Answers::default() };
-        Evaluation { state_root: self.state_root, ..context.run(self.at, answers).await }
+        let mut again = context.run(self.at, answers).await;
+        again.state_root = self.state_root;
+        again.cost.views += self.cost.views;
+        again.cost.waited += self.cost.waited;
+        again.cost.computed += self.cost.computed;
+        again
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use ahead::Ahead;
 
@@ -22,7 +23,7 @@ use super::report::Reporter;
 use super::stall::{Lacking, Lacks, Pauses, Standing};
 use super::states::States;
 use super::window::Window;
-use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, wait};
+use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, millis, wait};
 use crate::block::{BlockRef, Height};
 use crate::failure::{Backoff, Kind, chain};
 use crate::observe;
@@ -110,7 +111,7 @@ impl<'a> Follow<'a> {
             habit: Arc::default(),
             window: Window::new(pipeline.settings.evaluate_ahead),
             pruner,
-            progress: Progress::default(),
+            progress: Progress::new(pipeline.settings.confirmations),
             last_tip: None,
             standing: Standing::default(),
             behind_since: None,
@@ -125,7 +126,7 @@ impl<'a> Follow<'a> {
 
     pub(super) async fn run(mut self) -> Result<Ended, PipelineError> {
         let watch = self.reporter.clone().watch(self.pipeline.source.clone());
-        let _watching = AbortOnDropHandle::new(tokio::spawn(watch));
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch.in_current_span()));
         loop {
             match self.turn().await {
                 Ok(Some(ended)) => return Ok(ended),
@@ -234,7 +235,7 @@ impl<'a> Follow<'a> {
             return;
         }
         if self.followed.is_some() {
-            tracing::info!(pipeline = self.pipeline.name, "following {server} from now on");
+            tracing::info!(%server, "following another server");
         }
         self.followed = Some(server);
         (self.last_tip, self.behind_since) = (None, None);
@@ -352,7 +353,7 @@ impl<'a> Follow<'a> {
                 }
             };
             (self.last_tip, self.moved_at) = (Some(tip), Instant::now());
-            let last = blocks.last().map(|block| block.at).filter(|_| failed.is_none());
+            let last = blocks.last().map(|(block, _)| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
                 goal: self.goal,
                 tables: &tables,
@@ -406,8 +407,8 @@ impl<'a> Follow<'a> {
                 Ok(())
             }
             Again::AtRest => {
-                let name = &self.pipeline.name;
-                tracing::warn!(pipeline = name, "{reason}; it is the source's tip, so it is tried once more");
+                let height = failure.at.height.get();
+                tracing::warn!(height, reason, "failed at the source's tip; trying once more");
                 self.settle("the block at the tip failed").await
             }
         }
@@ -427,13 +428,15 @@ impl<'a> Follow<'a> {
         // Now, and not before: nothing that was read meanwhile is to be kept.
         self.cache.clear();
         self.states.forget();
-        let to = done.to.map_or("before the first block".to_owned(), |to| format!("to block {to}"));
         tracing::warn!(
-            pipeline = self.pipeline.name,
-            depth = done.depth,
-            rows = done.rows,
-            "the source changed to another branch: rolled back from block {} {to}",
-            done.from
+            from_height = from.height.get(),
+            from_hash = %from.hash,
+            height = to.map(|to| to.height.get()),
+            hash = to.map(|to| tracing::field::display(to.hash)),
+            depth,
+            rows,
+            took_ms = millis(took),
+            "rolled back, as the source changed to another branch"
         );
         Ok(())
     }
@@ -456,7 +459,7 @@ impl<'a> Follow<'a> {
     /// Lets the source come to rest: while it reorganises, its views answer wrongly. Ends when its tip has risen
     /// above the lowest that it was seen at, or stood there for a while.
     async fn settle(&mut self, how: &str) -> Result<(), PipelineError> {
-        tracing::debug!(pipeline = self.pipeline.name, "waiting for the source to come to rest: {how}");
+        tracing::debug!(reason = how, "waiting for the source to come to rest");
         self.states.forget();
         let mut lowest: Option<Height> = None;
         let mut since = Instant::now();

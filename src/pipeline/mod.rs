@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use crate::block::Height;
+use crate::block::{BlockRef, Height};
 use crate::commit::CommitError;
 use crate::config;
 use crate::db::{Db, DbError};
@@ -236,6 +237,16 @@ impl Pipeline {
     /// Runs until the goal is reached, `stop` is cancelled, or something is met that waiting does not mend.
     /// What may pass is tried again, with growing pauses, and said in the log and in `debshrew.pipelines`.
     pub async fn run(&self, goal: Goal, stop: &CancellationToken) -> Result<Ended, PipelineError> {
+        // Of the highest level: it is to be there for every event, whatever the filter lets through.
+        let span = tracing::error_span!("pipeline", pipeline = self.name);
+        self.try_again_and_again(goal, stop).instrument(span).await
+    }
+
+    async fn try_again_and_again(
+        &self,
+        goal: Goal,
+        stop: &CancellationToken,
+    ) -> Result<Ended, PipelineError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut accepted = self.accept_reorg;
         loop {
@@ -247,14 +258,14 @@ impl Pipeline {
                 }
                 Err(error) => error,
             };
-            let reason = error.explained();
+            let (reason, height) = (error.explained(), error.height().map(Height::get));
             if error.kind() == Kind::Permanent {
-                tracing::error!(pipeline = self.name, "halted: {reason}");
+                tracing::error!(height, reason, "halted");
                 self.say(role, Activity::Halted, Some(&error)).await;
                 return Err(error);
             }
             let pause = backoff.next_pause();
-            tracing::warn!(pipeline = self.name, "{reason}; trying again in {} ms", pause.as_millis());
+            tracing::warn!(height, reason, pause_ms = millis(pause), "failed; trying again");
             self.say(role, Activity::Waiting, Some(&error)).await;
             if wait(pause, stop).await == Waited::Stopped {
                 self.say(role, Activity::Stopped, None).await;
@@ -277,8 +288,14 @@ impl Pipeline {
         writer.align(&self.settings.schema, self.settings.start_height).await?;
         writer.notify(self.settings.notify);
         writer.check_complete().await?;
-        let at = writer.checkpoint().block.map_or("the start".to_owned(), |block| format!("block {block}"));
-        tracing::info!(pipeline = self.name, "going on from {at}");
+        match writer.checkpoint().block {
+            Some(BlockRef { height, hash }) => {
+                tracing::info!(height = height.get(), %hash, "resuming at the last block");
+            }
+            None => {
+                tracing::info!(height = self.settings.start_height.get(), "beginning with the first block");
+            }
+        }
         self.watched.resumes_at(writer.checkpoint().block);
         let told = self.watched.clone();
         let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role, told);
@@ -298,7 +315,7 @@ impl Pipeline {
                 let held = register::holder_of(&*self.db.client().await?, &self.name).await?;
                 if held.is_some() && held != seen {
                     let held = held.as_ref().map(Held::explained).unwrap_or_default();
-                    tracing::info!(pipeline = self.name, "standing by: {held}");
+                    tracing::info!(reason = held, "standing by");
                     self.watched.state(State::Standby, Some(&held), None);
                 }
                 seen = held;
@@ -323,9 +340,14 @@ impl Pipeline {
             register::report(&client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {
-            tracing::warn!(pipeline = self.name, "cannot record what the pipeline does: {}", chain(&error));
+            tracing::warn!(reason = chain(&error), "cannot record what the pipeline does");
         }
     }
+}
+
+/// For the log: milliseconds, to a microsecond.
+fn millis(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1_000.0
 }
 
 /// How a wait ended.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::millis;
 use crate::block::Height;
 use crate::db::Db;
 use crate::observe::{State, Watched};
@@ -131,8 +132,7 @@ impl Reporter {
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
         if let Some(since) = said.waiting_since.take() {
-            let (name, secs) = (&self.0.pipeline.name, since.elapsed().as_secs_f64());
-            tracing::warn!(pipeline = name, "going on after {secs:.1} s");
+            tracing::warn!(waited_ms = millis(since.elapsed()), "going on");
         }
         self.record(said, Activity::Running, notice, None, source_tip).await
     }
@@ -144,13 +144,13 @@ impl Reporter {
         height: Option<Height>,
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
-        let name = &self.0.pipeline.name;
+        let at = height.map(Height::get);
         let is_new = said.last.as_ref().is_none_or(|(_, last)| last.as_ref() != Some(&reason));
         if said.waiting_since.is_none() {
             said.waiting_since = Some(Instant::now());
-            tracing::warn!(pipeline = name, "waiting: {reason}");
+            tracing::warn!(height = at, reason, "waiting");
         } else if is_new {
-            tracing::info!(pipeline = name, "still waiting: {reason}");
+            tracing::info!(height = at, reason, "still waiting");
         }
         self.record(said, Activity::Waiting, Some(reason), height, source_tip).await
     }

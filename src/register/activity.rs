@@ -179,6 +179,9 @@ pub struct Overview {
     pub last_error_height: Option<i32>,
     /// As PostgreSQL writes a time in ISO 8601.
     pub last_block_at: Option<String>,
+    /// By the database's clock, as of this look.
+    pub block_age_seconds: Option<f64>,
+    pub state_age_seconds: f64,
     pub rollback_floor: Option<i32>,
     pub start_height: i32,
 }
@@ -190,6 +193,8 @@ pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, Regi
             "-- register::activity::overview\n\
              select pipeline, schema, height, block_hash, source_height, lag_blocks, state, last_error, \
                     last_error_height, rollback_floor, start_height, \
+                    extract(epoch from clock_timestamp() - last_block_at)::float8 as block_age_seconds, \
+                    extract(epoch from clock_timestamp() - since)::float8 as state_age_seconds, \
                     to_char(last_block_at at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') as last_block_at \
                from debshrew.pipelines order by pipeline",
             &[],
@@ -212,6 +217,8 @@ pub async fn overview(client: &impl GenericClient) -> Result<Vec<Overview>, Regi
             last_error: row.get("last_error"),
             last_error_height: row.get("last_error_height"),
             last_block_at: row.get("last_block_at"),
+            block_age_seconds: row.get("block_age_seconds"),
+            state_age_seconds: row.get("state_age_seconds"),
             rollback_floor: row.get("rollback_floor"),
             start_height: row.get("start_height"),
         })

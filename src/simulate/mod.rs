@@ -223,7 +223,7 @@ async fn mine_every(stage: Arc<Stage>, pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         if let Err(error) = stage.control(Command::Mine { blocks: 1 }).await {
-            tracing::error!("mining has ended: {error}");
+            tracing::error!(reason = %error, "mining has ended");
             return;
         }
     }

@@ -227,7 +227,7 @@ impl Stage {
         };
         self.make(fork, count, &branch, "blocks").await?;
         let status = self.status();
-        tracing::info!(height = %status.node.height, hash = %status.node.hash, %branch, blocks = count, "mined");
+        tracing::info!(height = status.node.height.get(), hash = %status.node.hash, %branch, blocks = count, "mined");
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl Stage {
         self.make(height - depth, length.unwrap_or(depth.saturating_add(1)), &branch, "length").await?;
         let status = self.status();
         tracing::info!(
-            height = %status.node.height, hash = %status.node.hash, %branch, depth, fork = height - depth,
+            height = status.node.height.get(), hash = %status.node.hash, %branch, depth, fork_height = height - depth,
             "reorganised"
         );
         names.0.insert(branch);

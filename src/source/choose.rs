@@ -76,7 +76,7 @@ impl Source {
                 Ok(Some(tip)) => return Ok(Some(Reading::new(endpoint.clone(), tip))),
                 Ok(None) => {}
                 Err(error) => {
-                    tracing::warn!("{error}; trying the other sources");
+                    tracing::warn!(reason = %error, "trying the other sources");
                     endpoint.distrust();
                 }
             }
@@ -170,7 +170,7 @@ async fn survey(endpoints: Vec<&Endpoint>, committed: BlockRef) -> Vec<(Endpoint
                 Err(_) => format!("{} does not say where its tip is", endpoint.shown()),
             };
             if !doubted {
-                tracing::warn!("{why}; trying the other sources");
+                tracing::warn!(reason = why, "trying the other sources");
             }
             endpoint.distrust();
             None

@@ -111,7 +111,7 @@ impl Doubt {
         let said = state.jumped.filter(|_| state.is_suspected() && state.jumps >= JUMPS_BEFORE_SAID);
         let Some((_, Fall { from, to })) = said else {
             if std::mem::take(&mut state.is_said) {
-                tracing::warn!("the tip of {url} does not jump any more");
+                tracing::warn!(server = url, "the tip does not jump any more");
             }
             return None;
         };
@@ -121,7 +121,7 @@ impl Doubt {
             from.height
         );
         if !std::mem::replace(&mut state.is_said, true) {
-            tracing::warn!("{notice}");
+            tracing::warn!(server = url, reason = notice, "the tip cannot be trusted");
         }
         Some(notice)
     }

@@ -174,9 +174,10 @@ impl Endpoint {
 
     pub(super) fn note_no_state_roots(&self) {
         if !self.0.lacks_state_roots.swap(true, Ordering::Relaxed) {
+            let server = self.shown();
             tracing::info!(
-                "{} keeps no state roots: another program behind the same hashes is not found out",
-                self.shown()
+                server,
+                "no state roots are kept: another program behind the same hashes is not found out"
             );
         }
     }
@@ -246,7 +247,7 @@ impl Endpoint {
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::debug!("{error}; trying again");
+                    tracing::debug!(reason = %error, "trying again");
                     tries += 1;
                     self.0.metrics.retries();
                     tokio::time::sleep(pauses.next_pause()).await;

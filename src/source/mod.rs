@@ -227,7 +227,7 @@ impl Source {
                 Err(error) => {
                     endpoint.distrust();
                     if self.endpoints.len() > 1 && is_news {
-                        tracing::warn!("{error}; trying the next source");
+                        tracing::warn!(reason = %error, "trying the next source");
                     }
                     failed.push(error);
                 }

@@ -153,7 +153,10 @@ impl Votes {
         });
         if let Some((block, theirs, ours)) = first {
             tracing::error!(
-                "servers disagree on block {block}: {server} says {ours}, and {url} says {theirs}"
+                height = block.height.get(),
+                hash = %block.hash,
+                reason = %format_args!("{server} says {ours}, and {url} says {theirs}"),
+                "servers disagree on a block"
             );
         }
         for (agreeing, said) in self.agreeing.iter_mut().zip(each) {

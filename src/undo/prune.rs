@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
+use tracing::Instrument;
 
 use super::UndoError;
 use crate::block::Height;
 use crate::db::{Db, DbError};
-use crate::register::{Lease, Registered};
+use crate::register::Lease;
 use crate::table::{Tables, Target};
 
 /// How many blocks' images one transaction takes away.
@@ -48,10 +49,9 @@ impl Pruner {
         let client = self.db.client().await?;
         // Committed before the first image goes, so that no rollback ever counts on images that are half gone.
         lease.raise_floor(&client, floor).await?;
-        let (after, pipeline, tables) = (self.done, lease.pipeline().clone(), Arc::clone(tables));
-        self.running = Some(tokio::spawn(async move {
-            prune(&client, &pipeline, &tables, after, floor).await.map(|()| floor)
-        }));
+        let (after, tables) = (self.done, Arc::clone(tables));
+        let pruning = async move { prune(&client, &tables, after, floor).await.map(|()| floor) };
+        self.running = Some(tokio::spawn(pruning.in_current_span()));
         Ok(())
     }
 }
@@ -59,7 +59,6 @@ impl Pruner {
 /// Takes the images away, a few blocks' at a time.
 async fn prune(
     client: &Client,
-    pipeline: &Registered,
     tables: &Tables,
     after: Option<Height>,
     floor: Height,
@@ -84,7 +83,7 @@ async fn prune(
             after = Some(to);
         }
     }
-    tracing::debug!(pipeline = pipeline.name, %floor, rows, "pruned the journals");
+    tracing::debug!(floor = floor.get(), rows, "pruned the journals");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod binary;
 mod database;
 mod rig;
 mod scene;
+mod screen;
 
 pub use binary::{Output, debshrew};
 pub use database::own_server;
@@ -15,6 +16,7 @@ pub use rig::{
     Rig, at, changes, connect_as, delete, everything, is_rows_missing, is_too_deep, keyed, put, whole,
 };
 pub use scene::{COUNTER, DEADLINE, Scene, quick, until};
+pub use screen::Screen;
 
 async fn pipelines(db: &TestDb) -> i64 {
     db.connect().await.query_one("select count(*) from debshrew.pipeline", &[]).await.unwrap().get(0)

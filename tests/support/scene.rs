@@ -1,5 +1,6 @@
 //! A pipeline between a simulated source and a database of its own, run by the binary as users run it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use debshrew::simulate::{Command, Options, Origin, Phase, Simulator, Status, Tim
 use tokio::process::Child;
 use tokio_postgres::Client;
 
-use super::{Output, TestDb, database, debshrew};
+use super::{Output, Screen, TestDb, database, debshrew};
 
 /// Keeps a row per block in `counter.seen`, with all that must belong together; see the file.
 pub const COUNTER: &str = include_str!("../transforms/counter.wat");
@@ -129,6 +130,15 @@ impl Scene {
             .kill_on_drop(true)
             .spawn()
             .unwrap()
+    }
+
+    /// Starts a command on a terminal of so many columns, with these variables.
+    pub fn on_terminal(&self, arguments: &[&str], columns: u16, variables: &[(&str, &str)]) -> Screen {
+        let config = self.folder.path().join("debshrew.toml");
+        std::fs::write(&config, &self.toml).unwrap();
+        // Nothing is to be said of who else may read it.
+        std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+        Screen::start(self.folder.path(), arguments, columns, variables)
     }
 
     /// What commands that were started have logged.
