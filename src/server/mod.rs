@@ -97,7 +97,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(connections::serve(listener, answers::router(&shared), shared.stop.clone()));
         tasks.spawn(recorder::keep_small(shared.metrics.clone()));
-        tracing::info!(%address, "serving http://{address}/");
+        tracing::info!(%address, "serving the status page and metrics");
         Ok(Some(Server { shared, address, tasks }))
     }
 
