@@ -111,7 +111,10 @@ async fn with_a_second_server_that_lags_and_restarts_nothing_is_taken_back_twice
             tokio::time::sleep(Duration::from_millis(4 * pause_ms)).await;
             scene.whole().await;
         }
-        // The first one is well: whatever the second one does, its branch is committed.
+        // The first one is well: as soon as it is ahead, its branch is committed, whatever the second one does.
+        let ahead = Command::Mine { blocks: 3 };
+        scene.source.control(ahead.clone()).await.unwrap();
+        late.push_back(ahead);
         scene.settled().await;
         scene.caught_up().await;
         rounds += 1;
