@@ -306,7 +306,7 @@ async fn a_block_that_the_followed_server_lacks_comes_from_another() {
     }
     scene.caught_up().await;
     scene.follows().await;
-    scene.logged(&format!("following {} from now on", second.url()), 1).await;
+    scene.logged(&format!("following another server server={}", second.url()), 1).await;
 }
 
 /// Nor does the pipeline halt at a branch that is too deep, while one server alone is on it.
@@ -406,7 +406,7 @@ async fn one_server_with_another_state_does_not_halt_what_a_quorum_goes_on_with(
     }
     let Output { code, stderr, .. } = scene.run(&["run", "--until", "63"]).await;
     assert_eq!(code, 0, "{stderr}");
-    assert!(stderr.contains(&format!("following {} from now on", second.url())), "{stderr}");
+    assert!(stderr.contains(&format!("following another server server={}", second.url())), "{stderr}");
     reaches(&scene, &second).await;
     // When the others say it as well, it is the source's state.
     for server in [&second, &third] {
