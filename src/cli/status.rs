@@ -165,7 +165,7 @@ fn people(pipelines: &[Seen], pace: Option<&Pace>, paint: Paint, width: Option<u
             let (pid, role) = (standby.pid, printable::line(&standby.role));
             let age = standby.since.and_then(|since| Some(now()? - since));
             let since = age.map(|age| format!(" for {}", span(age))).unwrap_or_default();
-            let line = format!("{name}: process {pid} of role `{role}`{from} stands by{since}");
+            let line = format!("{name}: PostgreSQL process {pid} of role `{role}`{from} stands by{since}");
             text.push_str(&format!("\n\n{line}"));
         }
     }

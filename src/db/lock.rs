@@ -31,7 +31,7 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Holder { pid, role, application, .. } = self;
         // Anybody may call a session anything.
-        write!(f, "process {pid} of role {role:?} with application name {application:?}")
+        write!(f, "PostgreSQL process {pid} of role {role:?} with application name {application:?}")
     }
 }
 
