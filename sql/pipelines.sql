@@ -71,7 +71,7 @@ comment on column debshrew.pipelines.state is
   'new: never run; running; waiting: until something outside changes, see last_error; halted: at a block that cannot be applied, see last_error; stopped.';
 comment on column debshrew.pipelines.last_error is 'Why it is halted or waiting.';
 comment on column debshrew.pipelines.last_error_height is 'The block that last_error is about.';
-comment on column debshrew.pipelines.since is 'When the state began, or its reason. A process that was killed leaves the time of the state before.';
+comment on column debshrew.pipelines.since is 'When the state began. A process that was killed leaves the time of the state before.';
 comment on column debshrew.pipelines.last_block_at is 'When the last block was committed; null before the first.';
 comment on column debshrew.pipelines.rollback_floor is
   'The lowest height that can be rolled back to; null when everything can be rolled back.';
@@ -79,7 +79,7 @@ comment on column debshrew.pipelines.start_height is 'The first block that is pr
 comment on column debshrew.pipelines.block_age_seconds is 'Seconds since last_block_at.';
 comment on column debshrew.pipelines.source_seen_at is 'When the source''s tip was last looked at, as far as it was noted: every 10 seconds at least.';
 comment on column debshrew.pipelines.source_age_seconds is 'Seconds since source_seen_at.';
-comment on column debshrew.pipelines.state_age_seconds is 'Seconds since the state began, or its reason.';
+comment on column debshrew.pipelines.state_age_seconds is 'Seconds since the state began.';
 comment on column debshrew.pipelines.blocks_per_second is
   'Over the last five minutes, or the time that the last 1,000 blocks took, if that is shorter.';
 comment on column debshrew.pipelines.changes_per_second is 'Rows that those blocks changed, a second.';

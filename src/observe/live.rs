@@ -123,8 +123,10 @@ impl Watched {
     /// It is in this state from now on, for this reason, unless it is already.
     pub fn state(&self, state: State, reason: Option<&str>, height: Option<Height>) {
         self.tell(|live| {
-            if live.state != state || live.reason.as_deref() != reason {
+            if live.state != state {
                 live.since = SystemTime::now();
+            }
+            if live.state != state || live.reason.as_deref() != reason {
                 live.turns_to(state, reason, height);
             }
             (live.state, live.reason, live.reason_height) = (state, reason.map(str::to_owned), height);
@@ -223,8 +225,13 @@ impl Live {
     /// What it waits for, or halted at, is remembered; the same once more, as the same.
     fn turns_to(&mut self, state: State, reason: Option<&str>, height: Option<Height>) {
         let now = unix(SystemTime::now());
-        if let Some(open) = self.problems.front_mut() {
-            open.until.get_or_insert(now);
+        if let Some(open) = self.problems.front_mut().filter(|open| open.until.is_none()) {
+            // Reasons may name heights that rise: it is one problem as long as the state lasts.
+            if let Some(reason) = reason.filter(|_| open.state == state) {
+                (open.reason, open.height) = (reason.to_owned(), height.map(Height::get));
+                return;
+            }
+            open.until = Some(now);
         }
         let (State::Waiting | State::Halted, Some(reason)) = (state, reason) else { return };
         let same = |last: &&mut ProblemSnapshot| last.state == state && last.reason == reason;
@@ -399,9 +406,12 @@ mod tests {
         watched.state(State::Waiting, Some("no source"), None);
         let since = observer.snapshot().pipelines[0].since;
         std::thread::sleep(Duration::from_millis(5));
-        watched.state(State::Waiting, Some("no source"), None);
-        assert!((observer.snapshot().pipelines[0].since - since).abs() < f64::EPSILON);
-        watched.state(State::Waiting, Some("no database"), None);
+        watched.state(State::Waiting, Some("the source is at height 7"), None);
+        watched.state(State::Waiting, Some("the source is at height 8"), None);
+        let waiting = observer.snapshot().pipelines.remove(0);
+        assert!((waiting.since - since).abs() < f64::EPSILON);
+        assert_eq!((waiting.problems.len(), &*waiting.problems[0].reason), (1, "the source is at height 8"));
+        watched.state(State::Running, None, None);
         assert!(observer.snapshot().pipelines[0].since > since);
     }
 

@@ -54,7 +54,7 @@ pub enum Role {
 /// The longest reason that is kept, in characters: a transform has a say in it.
 const LONGEST_REASON: usize = 4000;
 
-/// Says what the pipeline is doing. `since` moves when the state or its reason changes. Of a pipeline that another
+/// Says what the pipeline is doing. `since` moves when the state changes, and not with its reason: one may name heights that rise. Of a pipeline that another
 /// process writes nothing is said: that one knows better.
 pub async fn report(
     client: &Client,
@@ -74,7 +74,7 @@ pub async fn report(
             "-- register::activity::report\n\
              update debshrew.activity a \
                 set state = $2, reason = $3, reason_height = $4, \
-                    since = case when (a.state, a.reason) is distinct from ($2, $3) then clock_timestamp() \
+                    since = case when a.state is distinct from $2 then clock_timestamp() \
                                  else a.since end, \
                     source_height = coalesce($5, a.source_height), \
                     source_seen_at = case when $5::int4 is null then a.source_seen_at else clock_timestamp() end \
