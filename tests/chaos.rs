@@ -115,7 +115,7 @@ async fn with_a_second_server_that_lags_and_restarts_nothing_is_taken_back_twice
         let ahead = Command::Mine { blocks: 3 };
         scene.source.control(ahead.clone()).await.unwrap();
         late.push_back(ahead);
-        scene.settled().await;
+        scene.brought_to_rest().await;
         scene.caught_up().await;
         rounds += 1;
         if rounds % 3 == 0 {
