@@ -24,7 +24,8 @@ select 'waiting' as alert, p.pipeline,
   from debshrew.pipelines p
  where p.state = 'waiting' and p.state_age_seconds > 60;
 
--- lag: far behind the source's tip, and not catching up within the hour.
+-- lag: far behind the source's tip, and not catching up within the hour. Where a pipeline has `confirmations`, they are to be
+-- taken from lag_blocks in both places: the database does not know them.
 select 'lag' as alert, p.pipeline,
        pg_catalog.format('%s blocks behind, %s blocks a second', p.lag_blocks, pg_catalog.round(p.blocks_per_second::numeric, 2)) as detail
   from debshrew.pipelines p

@@ -164,7 +164,7 @@ mod tests {
 
     fn snapshot() -> PipelineSnapshot {
         let observer = Observer::default();
-        let watched = observer.pipeline("ledger", Height::new(0).unwrap());
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap(), 0);
         let at = BlockRef { height: Height::new(2_252).unwrap(), hash: BlockHash::new([1; 32]) };
         watched.source_tip(Height::new(6_000).unwrap());
         watched.committed(&CommittedBlock { at, tables: &[] });

@@ -109,7 +109,7 @@ async fn prepare(
             db: db.clone(),
             source: source.clone(),
             transform: transform(name, settings)?,
-            watched: observer.pipeline(name, settings.start_height),
+            watched: observer.pipeline(name, settings.start_height, settings.confirmations),
             accept_reorg: args.accept_reorg,
         })
     });

@@ -74,15 +74,13 @@ impl Handles {
     }
 
     pub(super) fn heights(&self, checkpoint: Option<Height>, tip: Option<Height>, lag: Option<u32>) {
-        let set = |gauge: &Gauge, value: Option<u32>| {
-            if let Some(value) = value {
-                gauge.set(value);
-            }
-        };
         // Before the first block there is none: below the genesis block.
         self.checkpoint.set(checkpoint.map_or(-1.0, |height| f64::from(height.get())));
-        set(&self.source, tip.map(Height::get));
-        set(&self.lag, lag);
+        if let Some(tip) = tip {
+            self.source.set(tip.get());
+        }
+        // Nobody is to be told of a lag that is another process's by now.
+        self.lag.set(lag.unwrap_or_default());
     }
 
     pub(super) fn lag_seconds(&self, lag: Duration) {

@@ -48,6 +48,8 @@ struct Live {
     reason_height: Option<Height>,
     block: Option<BlockRef>,
     first: Height,
+    /// So far below the source's tip is as far as it gets.
+    confirmations: u32,
     tip: Option<Height>,
     behind: Lag,
     rates: Rates,
@@ -64,8 +66,8 @@ impl Default for Observer {
 }
 
 impl Observer {
-    /// A pipeline whose first block is, or will be, at this height.
-    pub fn pipeline(&self, name: &str, first: Height) -> Watched {
+    /// A pipeline whose first block is, or will be, at this height, and which stays so many blocks below the source's tip.
+    pub fn pipeline(&self, name: &str, first: Height, confirmations: u32) -> Watched {
         let live = Live {
             state: State::Starting,
             since: SystemTime::now(),
@@ -73,6 +75,7 @@ impl Observer {
             reason_height: None,
             block: None,
             first,
+            confirmations,
             tip: None,
             behind: Lag::default(),
             rates: Rates::new(Instant::now()),
@@ -83,7 +86,9 @@ impl Observer {
         let (live, handles) = (Arc::new(Mutex::new(live)), Arc::new(Handles::new(name)));
         lock(&self.0.pipelines).insert(name.to_owned(), (Arc::clone(&live), Arc::clone(&handles)));
         handles.state(State::Starting);
-        Watched { name: name.into(), live, handles, observer: self.clone() }
+        let watched = Watched { name: name.into(), live, handles, observer: self.clone() };
+        watched.heights();
+        watched
     }
 
     /// What is known now.
@@ -120,7 +125,8 @@ impl Watched {
         &self.name
     }
 
-    /// It is in this state from now on, for this reason, unless it is already.
+    /// It is in this state from now on, for this reason, unless it is already. While another process writes, this one does
+    /// not know how far behind that is.
     pub fn state(&self, state: State, reason: Option<&str>, height: Option<Height>) {
         self.tell(|live| {
             if live.state != state {
@@ -130,8 +136,12 @@ impl Watched {
                 live.turns_to(state, reason, height);
             }
             (live.state, live.reason, live.reason_height) = (state, reason.map(str::to_owned), height);
+            if state == State::Standby {
+                (live.tip, live.behind) = (None, Lag::default());
+            }
         });
         self.handles.state(state);
+        self.heights();
     }
 
     /// The checkpoint, as it is found when the pipeline becomes the writer.
@@ -148,8 +158,9 @@ impl Watched {
     pub fn source_tip(&self, tip: Height) {
         self.tell(|live| {
             live.tip = Some(tip);
-            let is_committed = live.lag() == Some(0);
-            live.behind.tip(Instant::now(), tip, is_committed);
+            let due = tip.get().checked_sub(live.confirmations).and_then(Height::new).unwrap_or(tip);
+            let is_committed = live.left() == Some(0);
+            live.behind.tip(Instant::now(), due, is_committed);
         });
         self.heights();
     }
@@ -222,6 +233,11 @@ impl Live {
         Some((self.tip?.get() + 1).saturating_sub(next.get()))
     }
 
+    /// Blocks that can be committed now.
+    fn left(&self) -> Option<u32> {
+        Some(self.lag()?.saturating_sub(self.confirmations))
+    }
+
     /// What it waits for, or halted at, is remembered; the same once more, as the same.
     fn turns_to(&mut self, state: State, reason: Option<&str>, height: Option<Height>) {
         let now = unix(SystemTime::now());
@@ -248,8 +264,7 @@ impl Live {
     fn snapshot(&mut self, name: &str) -> PipelineSnapshot {
         let now = Instant::now();
         let (blocks_per_second, changes_per_second) = self.rates.a_second(now);
-        let lag = self.lag();
-        let left = lag.filter(|lag| *lag > 0 && blocks_per_second > 0.0);
+        let left = self.left().filter(|left| *left > 0 && blocks_per_second > 0.0);
         PipelineSnapshot {
             name: name.to_owned(),
             state: self.state,
@@ -257,14 +272,15 @@ impl Live {
             reason: self.reason.clone(),
             reason_height: self.reason_height.map(Height::get),
             first_height: self.first.get(),
+            confirmations: self.confirmations,
             height: self.block.map(|block| block.height.get()),
             block_hash: self.block.map(|block| block.hash.to_string()),
             source_height: self.tip.map(Height::get),
-            lag_blocks: lag,
+            lag_blocks: self.lag(),
             lag_seconds: self.behind.lasts(now).as_secs_f64(),
             blocks_per_second,
             changes_per_second,
-            seconds_left: left.map(|lag| f64::from(lag) / blocks_per_second),
+            seconds_left: left.map(|left| f64::from(left) / blocks_per_second),
             minutes: self.rates.minutes(now),
             blocks: self.blocks.iter().cloned().collect(),
             reorgs: self.reorgs.iter().cloned().collect(),
@@ -292,16 +308,18 @@ pub struct PipelineSnapshot {
     pub reason_height: Option<u32>,
     /// The first block of the pipeline.
     pub first_height: u32,
+    /// How many blocks it stays below the source's tip.
+    pub confirmations: u32,
     pub height: Option<u32>,
     pub block_hash: Option<String>,
     pub source_height: Option<u32>,
     pub lag_blocks: Option<u32>,
-    /// For how long the source has been known to have a block that is not committed.
+    /// For how long the source has been known to have a block that could be committed.
     pub lag_seconds: f64,
     /// Over the last 15 s.
     pub blocks_per_second: f64,
     pub changes_per_second: f64,
-    /// Until the source's tip is reached, at that pace.
+    /// Until all that can be committed is, at that pace.
     pub seconds_left: Option<f64>,
     /// The last 60 minutes, the present one last.
     pub minutes: Vec<Minute>,
@@ -373,7 +391,7 @@ mod tests {
     fn a_snapshot_tells_where_a_pipeline_is_and_what_it_did() {
         let observer = Observer::default();
         let mut changes = observer.changes();
-        let watched = observer.pipeline("ledger", Height::new(10).unwrap());
+        let watched = observer.pipeline("ledger", Height::new(10).unwrap(), 0);
         watched.source_tip(Height::new(15).unwrap());
         assert_eq!(observer.snapshot().pipelines[0].lag_blocks, Some(6));
         watched.state(State::Running, None, None);
@@ -400,9 +418,38 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_wait_for_confirmations_are_not_late() {
+        let observer = Observer::default();
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap(), 6);
+        watched.state(State::Running, None, None);
+        watched.source_tip(Height::new(4).unwrap());
+        let late =
+            |snapshot: &PipelineSnapshot| (snapshot.lag_seconds > 0.0, snapshot.seconds_left.is_some());
+        let at = |snapshot: &PipelineSnapshot| (snapshot.lag_blocks, late(snapshot));
+        assert_eq!(at(&observer.snapshot().pipelines[0]), (Some(5), (false, false)));
+        watched.source_tip(Height::new(7).unwrap());
+        watched.committed(&CommittedBlock { at: block(0), tables: &[] });
+        assert_eq!(at(&observer.snapshot().pipelines[0]), (Some(7), (true, true)));
+        watched.committed(&CommittedBlock { at: block(1), tables: &[] });
+        assert_eq!(at(&observer.snapshot().pipelines[0]), (Some(6), (false, false)));
+    }
+
+    #[test]
+    fn whoever_stands_by_does_not_know_how_far_behind_the_writer_is() {
+        let observer = Observer::default();
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap(), 0);
+        watched.source_tip(Height::new(7).unwrap());
+        watched.state(State::Running, None, None);
+        watched.state(State::Standby, Some("another process writes"), None);
+        let ledger = observer.snapshot().pipelines.remove(0);
+        assert_eq!((ledger.lag_blocks, ledger.source_height), (None, None));
+        assert!(ledger.lag_seconds.abs() < f64::EPSILON, "{}", ledger.lag_seconds);
+    }
+
+    #[test]
     fn the_time_of_a_state_is_that_of_its_beginning() {
         let observer = Observer::default();
-        let watched = observer.pipeline("ledger", Height::new(0).unwrap());
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap(), 0);
         watched.state(State::Waiting, Some("no source"), None);
         let since = observer.snapshot().pipelines[0].since;
         std::thread::sleep(Duration::from_millis(5));
@@ -418,7 +465,7 @@ mod tests {
     #[test]
     fn problems_are_remembered_and_those_that_come_back_are_one() {
         let observer = Observer::default();
-        let watched = observer.pipeline("ledger", Height::new(0).unwrap());
+        let watched = observer.pipeline("ledger", Height::new(0).unwrap(), 0);
         for _ in 0..3 {
             watched.state(State::Waiting, Some("no source"), None);
             watched.state(State::Running, None, None);

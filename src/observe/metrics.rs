@@ -51,7 +51,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         PIPELINE,
-        "The last committed block; -1 before the first.",
+        "The last committed block; -1 before the first, or when none is known.",
     ),
     metric(
         "debshrew_source_height",
@@ -65,14 +65,14 @@ pub const METRICS: &[Metric] = &[
         Kind::Gauge,
         Unit::Count,
         PIPELINE,
-        "Blocks between the last committed one and the source's tip.",
+        "Blocks between the last committed one and the source's tip; 0 while another process writes.",
     ),
     metric(
         "debshrew_lag_seconds",
         Kind::Gauge,
         Unit::Seconds,
         PIPELINE,
-        "How long ago the source was first seen to have a block that is not committed yet; 0 when there is none.",
+        "How long ago the source was first seen to have a block, confirmed as often as is asked for, that is not committed yet; 0 when there is none.",
     ),
     metric(
         "debshrew_state",
@@ -226,7 +226,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         Unit::Count,
         SERVER,
-        "Calls that failed with all their retries.",
+        "Calls that failed for good: refused, or with all their retries.",
     ),
     metric(
         "debshrew_source_resting",

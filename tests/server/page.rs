@@ -116,6 +116,11 @@ async fn the_page_shows_an_hour_of_catching_up() {
     browser.size(390, 844, true).await;
     browser.colours("dark").await;
     browser.shoot("busy-phone").await;
+    // No block of those that are to be confirmed first is missed.
+    let confirmed = "const status = structuredClone(last);
+        Object.assign(status.pipelines[0], { lag_blocks: 6, confirmations: 6, lag_seconds: 0, seconds_left: null });
+        show(status); return document.querySelector('.badge').textContent";
+    assert_eq!(browser.ask(confirmed).await, "● All at the tip");
     ends_well(running).await;
 }
 
