@@ -171,6 +171,24 @@ async fn a_task_that_a_defect_ended_is_not_healthy() {
     assert_eq!(end(running).await, HALTED);
 }
 
+#[cfg(feature = "failpoints")]
+#[tokio::test(flavor = "multi_thread")]
+async fn which_task_a_defect_ended_is_told_to_who_has_the_token() {
+    let mut served = Served::new("server_defect_token", &format!("token = \"{TOKEN}\""), 4).await;
+    served.scene.add_pipeline("other", COUNTER, "");
+    served.scene.succeed(&["migrate"]).await;
+    let running = served.scene.start_with(&["run"], &[("FAILPOINTS", "before-statement=1*panic(a defect)")]);
+    until("it is not healthy", async || {
+        TcpStream::connect(&served.address).await.is_ok() && served.get("/healthz").await.status == 503
+    })
+    .await;
+    assert_eq!(served.get("/healthz").await.body, "{\"broken_pipelines\":[],\"healthy\":false}\n");
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    let told = served.get_with("/healthz", &bearer).await.body;
+    assert!(told.contains("counter") || told.contains("other"), "{told}");
+    assert_eq!(end(running).await, HALTED);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_is_what_the_manual_says() {
     let mut served = Served::new("server_status", "", 12).await.with_broken();

@@ -18,10 +18,9 @@ pub(super) struct NotReady {
 
 /// What keeps pipelines from being ready; nothing when all are.
 pub(super) fn not_ready(shared: &Shared, snapshot: &Snapshot) -> Vec<NotReady> {
-    let begun = |name: &String| snapshot.pipelines.iter().any(|pipeline| pipeline.name == *name);
     if snapshot.pipelines.is_empty() {
         let waits = |name: &String| NotReady { pipeline: name.clone(), reason: "has not begun".to_owned() };
-        return shared.ready_lag.keys().filter(|name| !begun(name)).map(waits).collect();
+        return shared.ready_lag.keys().map(waits).collect();
     }
     let why = |pipeline: &PipelineSnapshot| {
         let allowed = shared.ready_lag.get(&pipeline.name).copied().unwrap_or_default();
