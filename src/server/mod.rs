@@ -33,6 +33,9 @@ use sampler::Database;
 /// More pages that are shown at once are turned away.
 const MOST_WATCHERS: usize = 32;
 
+/// For so long a connection may send no request, or a part of one, and take nothing of its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long answers that are under way may take in the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
@@ -95,7 +98,7 @@ impl Server {
             stop: CancellationToken::new(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(connections::serve(listener, answers::router(&shared), shared.stop.clone()));
+        tasks.spawn(connections::serve(listener, answers::router(&shared), PATIENCE, shared.stop.clone()));
         tasks.spawn(recorder::keep_small(shared.metrics.clone()));
         tracing::info!(%address, "serving the status page and metrics");
         Ok(Some(Server { shared, address, tasks }))
