@@ -128,6 +128,22 @@ async fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_cannot_show_that_it_stands_by_takes_over_all_the_same() {
+    let scene = Scene::new("pipeline_unseen", COUNTER, quick(20)).await;
+    scene.succeed(&["migrate"]).await;
+    let mut first = scene.start(&["run"]);
+    scene.caught_up().await;
+    let away = "alter function pg_catalog.pg_try_advisory_lock_shared(int4, int4) rename to no_such_function";
+    scene.client.batch_execute(away).await.unwrap();
+    let _second = scene.start(&["run", "--log", "debug"]);
+    scene.logged("cannot show that it stands by", 1).await;
+    first.kill().await.unwrap();
+    scene.mine(3).await;
+    scene.caught_up().await;
+    scene.follows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_loses_its_lock_within_a_block_commits_nothing_of_it() {
     let scene = Scene::new("pipeline_lock_lost", COUNTER, quick(20)).await;
     scene.succeed(&["migrate"]).await;

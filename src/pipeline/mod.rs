@@ -320,7 +320,14 @@ impl Pipeline {
                 }
                 seen = held;
                 if shown.as_ref().is_none_or(|session: &ClientWrapper| session.is_closed()) {
-                    shown = Some(register::stand_by(&self.db, &self.name).await?);
+                    // Best effort: it takes over all the same, unseen.
+                    shown = match register::stand_by(&self.db, &self.name).await {
+                        Ok(session) => Some(session),
+                        Err(error) => {
+                            tracing::debug!(reason = chain(&error), "cannot show that it stands by");
+                            None
+                        }
+                    };
                 }
             }
             wait(STANDBY_INTERVAL, stop).await;
