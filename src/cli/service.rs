@@ -1,7 +1,6 @@
 //! Tells systemd, where that has started this process: ready when the pipelines are at work, alive as long as the
 //! runtime is.
 
-use std::io;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -15,33 +14,37 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// Begins to tell, if anybody listens.
 pub fn supervise(observer: Observer, stop: CancellationToken) {
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        tokio::spawn(async move {
-            if let Err(error) = tell(&observer, &stop).await {
-                tracing::warn!("cannot tell systemd how it is, so that will think it dead: {error}");
-            }
-        });
+        tokio::spawn(async move { tell(&observer, &stop).await });
     }
 }
 
-/// Goes on for as long as the process does, also after it was told to stop: the last block may take a while.
-async fn tell(observer: &Observer, stop: &CancellationToken) -> io::Result<()> {
+/// Goes on for as long as the process does, also after it was told to stop: the last block may take a while. What cannot
+/// be told now may be told the next time: systemd ends a process that falls silent.
+async fn tell(observer: &Observer, stop: &CancellationToken) {
     let interval = sd_notify::watchdog_enabled().map_or(STATUS_INTERVAL, |patience| patience / 3);
     let mut changes = observer.changes();
-    let (mut is_ready, mut is_stopping) = (false, false);
+    let (mut is_ready, mut is_stopping, mut is_heard) = (false, false, true);
+    let mut notify = |states: &[NotifyState<'_>]| {
+        let told = sd_notify::notify(states);
+        if let (Err(error), true) = (&told, is_heard) {
+            tracing::warn!(reason = %error, "cannot tell systemd how it is");
+        }
+        is_heard = told.is_ok();
+        is_heard
+    };
     loop {
         let snapshot = observer.snapshot();
         if !is_ready && are_at_work(&snapshot) {
-            sd_notify::notify(&[NotifyState::Ready])?;
-            is_ready = true;
+            is_ready = notify(&[NotifyState::Ready]);
         }
-        sd_notify::notify(&[NotifyState::Status(&status(&snapshot)), NotifyState::Watchdog])?;
+        notify(&[NotifyState::Status(&status(&snapshot)), NotifyState::Watchdog]);
         tokio::select! {
             () = stop.cancelled(), if !is_stopping => {
-                sd_notify::notify(&[NotifyState::Stopping])?;
+                notify(&[NotifyState::Stopping]);
                 is_stopping = true;
             }
             // Every task has its turn: one that another task has to begin is the sign of it.
-            () = tokio::time::sleep(interval) => tokio::spawn(async {}).await.map_err(io::Error::other)?,
+            () = tokio::time::sleep(interval) => drop(tokio::spawn(async {}).await),
             _ = changes.changed(), if !is_ready => {}
         }
     }
