@@ -50,7 +50,7 @@ pub enum TelemetryError {
 /// The target of events that say how far a pipeline is. Where a line at the terminal's bottom does, they are left out.
 pub const PROGRESS: &str = "debshrew::progress";
 
-/// As many characters of a hash are shown on a terminal. (It is ASCII, since `shown` puts all else in quotes.)
+/// As many characters of a hash are shown on a terminal.
 const SHORT_HASH: usize = 12;
 
 /// How this process logs, once it does.
@@ -215,9 +215,12 @@ fn text(metadata: &Metadata<'_>, spans: &Fields, mut fields: Fields, terminal: O
     }
     for (name, value) in fields.0.iter().filter(|(name, value)| spans.get(name) != Some(value)) {
         let mut value = shown(value);
-        if terminal.is_some() && name.ends_with("hash") && value.len() > SHORT_HASH {
-            value.truncate(SHORT_HASH);
-            value.push('…');
+        if terminal.is_some() && name.ends_with("hash") {
+            // Libraries may call anything a hash.
+            value = value
+                .char_indices()
+                .nth(SHORT_HASH)
+                .map_or(value.clone(), |(end, _)| format!("{}…", &value[..end]));
         }
         line.push_str(&format!(" {name}={value}"));
     }
@@ -329,6 +332,24 @@ mod tests {
             let text = std::fs::read_to_string(log.path()).unwrap();
             assert!(text.lines().count() == 2 && !text.contains("sesame"), "{text}");
         }
+    }
+
+    #[test]
+    fn on_a_terminal_a_hash_is_cut_between_two_characters() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber =
+            subscriber(read("info").unwrap(), Look::Terminal(Paint::None), log.reopen().unwrap());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(
+                a_hash = "aéééééééééééééé",
+                hash = "0123456789abcdef",
+                short_hash = "0123",
+                "said"
+            );
+        });
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let expected = "INFO said a_hash=aééééééééééé… hash=0123456789ab… short_hash=0123\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]
