@@ -191,7 +191,10 @@ fn the_manual_has_all_fields_of_all_events_and_no_others() {
 fn fields_are_found_in_events() {
     let found = |call: &str| fields_of(call).join(" ");
     assert_eq!(found(r#""plain {x}, {y}");"#), "");
-    assert_eq!(found(r#"target: X, height, hash = %f(a, b), ?c, "said, d = 1", e);"#), "height hash c");
+    assert_eq!(
+        found(r#"target: X, parent: None, height, hash = %f(a, b), ?c, "said, d = 1", e);"#),
+        "height hash c"
+    );
 }
 
 /// The names of an event's fields: all that stand before its message.
@@ -215,7 +218,8 @@ fn fields_of(call: &str) -> Vec<String> {
         part.push(character);
     }
     let names = parts.iter().map(|part| part.split('=').next().unwrap_or_default().trim());
-    let names = names.filter(|name| !name.starts_with("target:") && !name.is_empty());
+    let names = names
+        .filter(|name| !["target:", "parent:"].iter().any(|of| name.starts_with(of)) && !name.is_empty());
     names.map(|name| name.trim_start_matches(['%', '?']).to_owned()).collect()
 }
 

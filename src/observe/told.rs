@@ -22,7 +22,7 @@ pub enum State {
     Stopped,
 }
 
-/// A block that was evaluated and counts.
+/// What the evaluation of a block took that was committed. One that was for nothing, as the source moved, does not count.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluated {
     pub at: BlockRef,

@@ -84,7 +84,7 @@ async fn evaluate_some(
     loop {
         while next <= *heights.end() && started.len() < window.size() && building.has_room(started.len()) {
             let (context, height) = (context.clone(), next);
-            let span = tracing::debug_span!("block", height = height.get());
+            let span = block_span(&context.pipeline.name, height);
             let evaluation = async move { context.evaluate(height).await };
             started.push_back(AbortOnDropHandle::new(tokio::spawn(in_span(span, evaluation))));
             next = next.next();
@@ -99,7 +99,7 @@ async fn evaluate_some(
         let holds = evaluation.holds(&context.cache);
         window.learn(&evaluation.cost, holds);
         if !holds {
-            let span = tracing::debug_span!("block", height = height.get());
+            let span = block_span(&context.pipeline.name, height);
             evaluation = in_span(span, evaluation.again(context)).await;
         }
         building.add(evaluation)?;
@@ -109,6 +109,11 @@ async fn evaluate_some(
     }
     drop(started);
     building.finish().await
+}
+
+/// Not below its pipeline's span, which lasts as long as the process: a block is a trace of its own.
+fn block_span(pipeline: &str, height: Height) -> Span {
+    tracing::debug_span!(parent: None, "block", pipeline, height = height.get())
 }
 
 /// Where the filter leaves a block's span out, its pipeline's is still there.
@@ -175,7 +180,6 @@ impl<'a> Building<'a> {
                     views: cost.views,
                     waited: cost.waited,
                 };
-                self.context.pipeline.watched.evaluated(&evaluated);
                 self.context.cache.wrote(at.height, &outcome.state);
                 match outcome.changes {
                     Ok(changes) => {
@@ -245,5 +249,38 @@ impl<'a> Building<'a> {
             }
         }
         Ok(Evaluated::Batch(self.batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::span::{Attributes, Id};
+    use tracing_subscriber::layer::{Context, SubscriberExt};
+    use tracing_subscriber::{Layer, Registry, registry::LookupSpan};
+
+    use super::*;
+
+    /// The spans that lie in no other, by name.
+    #[derive(Clone, Default)]
+    struct Roots(Arc<Mutex<Vec<&'static str>>>);
+
+    impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Roots {
+        fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+            if context.span(id).is_some_and(|span| span.parent().is_none()) {
+                self.0.lock().unwrap().push(attributes.metadata().name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_trace_of_its_own() {
+        let roots = Roots::default();
+        tracing::subscriber::with_default(Registry::default().with(roots.clone()), || {
+            let _pipeline = tracing::error_span!("pipeline", pipeline = "ledger").entered();
+            block_span("ledger", Height::new(7).unwrap());
+        });
+        assert_eq!(*roots.0.lock().unwrap(), ["pipeline", "block"]);
     }
 }

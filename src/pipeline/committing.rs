@@ -36,6 +36,7 @@ pub(super) async fn commit(
         cache.committed(at.height);
         let took = std::mem::replace(&mut last, Instant::now()).elapsed();
         if let Some((tables, evaluated)) = known.pop_front() {
+            watched.evaluated(&evaluated);
             watched.committed(&CommittedBlock { at, tables: &tables });
             say_block(at, changes, &evaluated, took);
         }
