@@ -273,7 +273,7 @@ async fn whoever_holds_our_locks_is_named_and_does_not_count_as_a_writer() {
 
     // Of a real writer the same is said, and that it is one.
     let Output { stderr, .. } = scene.run(&["migrate"]).await;
-    assert!(stderr.contains("a running debshrew writes it (process "), "{stderr}");
+    assert!(stderr.contains("a running debshrew writes it (PostgreSQL process "), "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
