@@ -5,7 +5,7 @@
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
 	@echo 'make test        build everything and run every test, on a private PostgreSQL'
-	@echo 'make bench       measure it against plain PostgreSQL; ARGS=apply-50 for some cases, ARGS=--list names them'
+	@echo 'make bench       measure it against plain PostgreSQL; ARGS=end-to-end for some cases, ARGS=--list names them'
 	@echo 'make build       target/release/debshrew'
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
 	@echo '                 version 1 of the binary interface in transforms/target/version-1/'

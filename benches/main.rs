@@ -1,5 +1,5 @@
 //! What debshrew's work costs, each case beside a baseline that is measured in the same run: `make bench`, or
-//! `cargo bench --bench bench -- apply-50` for the cases whose names contain one of the words. See
+//! `cargo bench --bench bench -- end-to-end` for the cases whose names contain one of the words. See
 //! docs/performance.md.
 //!
 //! Owns the run: which cases, how often, and where the results go. What is measured is in the modules.
