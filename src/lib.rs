@@ -26,3 +26,4 @@ pub mod telemetry;
 pub mod terminal;
 pub mod undo;
 pub mod view;
+pub mod web;

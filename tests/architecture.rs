@@ -15,10 +15,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["otlp", "printable", "terminal"]),
     ("file", &[]),
     ("view", &[]),
+    ("web", &[]),
     ("config", &["block", "file"]),
     ("change", &["block"]),
     ("cluster", &["failure"]),
-    ("simulate", &["block", "file"]),
+    ("simulate", &["block", "file", "web"]),
     ("observe", &["block"]),
     ("reorg", &["block"]),
     ("source", &["block", "config", "failure", "observe", "view"]),
@@ -29,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commit", &["block", "db", "failure", "table", "register"]),
     ("undo", &["block", "db", "failure", "table", "register"]),
     ("schema", &["block", "db", "failure", "table", "register"]),
-    ("server", &["block", "config", "db", "failure", "observe", "printable", "register"]),
+    ("server", &["block", "config", "db", "failure", "observe", "printable", "register", "web"]),
     (
         "pipeline",
         &[

@@ -1,17 +1,15 @@
 //! Who may ask: with a token who has it, without one who is on this machine, web pages of others excepted.
 //!
-//! A page that names another host than its own is seen by `Origin`. One whose own name was made to point here (DNS
-//! rebinding) is seen by `Host`, which still is that name; addresses and `localhost` cannot be made to point elsewhere. With
-//! a token `Host` does not matter: such a page does not have it, nor the cookie, which belongs to another name.
+//! How pages are told, `web` says. With a token `Host` does not matter: a page of another name does not have it, nor the
+//! cookie, which belongs to that name.
 
-use std::net::IpAddr;
-
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, COOKIE};
 use bitcoin::hashes::{Hash, sha256};
 use subtle::ConstantTimeEq;
 
 use crate::config::Secret;
+use crate::web;
 
 const COOKIE_NAME: &str = "debshrew_session";
 
@@ -37,32 +35,23 @@ impl Guard {
 
     /// Why a request is not answered to anybody, if it is not.
     pub(super) fn admits(&self, headers: &HeaderMap) -> Result<(), &'static str> {
-        let host = only(headers, &HOST).ok_or("the request needs one header `Host`")?;
-        if self.token.is_none() && !is_ours(host) {
+        let host = web::host(headers)?;
+        if self.token.is_none() && !web::is_ours(host, &[]) {
             return Err(
                 "the header `Host` names neither an address nor `localhost`: ask by one of those, or set \
                         `server.token`",
             );
         }
-        if !headers.contains_key(ORIGIN) {
-            return Ok(());
-        }
-        let origin = only(headers, &ORIGIN);
-        let own =
-            origin.and_then(|origin| origin.strip_prefix("http://").or(origin.strip_prefix("https://")));
-        if own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
-            Ok(())
-        } else {
-            Err(
-                "the request is another web page's, as its header `Origin` says: no page but one from here may ask",
-            )
+        match web::is_of_another_page(headers, host, &["http://", "https://"]) {
+            true => Err(web::ANOTHER_PAGE),
+            false => Ok(()),
         }
     }
 
     /// Whether whoever asks has the token, or needs none.
     pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
         let Some(Token { token, cookie }) = &self.token else { return true };
-        let bearer = only(headers, &AUTHORIZATION).and_then(|value| {
+        let bearer = web::only(headers, &AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
         });
@@ -92,25 +81,10 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(|(_, value)| value)
 }
 
-fn is_ours(host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _port)) => address,
-        None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
-    };
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok()
-}
-
-/// A header's value, if it is there once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().ok()?;
-    values.next().is_none().then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::header::{HOST, ORIGIN};
+    use axum::http::{HeaderName, HeaderValue};
 
     use super::*;
 

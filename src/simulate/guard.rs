@@ -1,12 +1,9 @@
 //! Who may ask. The stand-in asks nobody for a password, so it is web pages that must be kept out: a browser on this
-//! machine would carry their requests to it.
-//!
-//! A page that names another host than its own is seen by `Origin`. One whose own name was made to point here (DNS
-//! rebinding) is seen by `Host`, which still is that name; addresses and `localhost` cannot be made to point elsewhere.
+//! machine would carry their requests to it. How they are told, `web` says.
 
-use std::net::IpAddr;
+use hyper::header::HeaderMap;
 
-use hyper::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use crate::web;
 
 /// Decides by a request's headers.
 #[derive(Debug)]
@@ -22,49 +19,23 @@ impl Guard {
 
     /// Why a request is not answered, if it is not.
     pub(super) fn admits(&self, headers: &HeaderMap) -> Result<(), &'static str> {
-        let host = only(headers, &HOST).ok_or("the request needs one header `Host`")?;
-        if !self.is_ours(host) {
+        let host = web::host(headers)?;
+        if !web::is_ours(host, &self.names) {
             return Err(
                 "the header `Host` names neither an address nor `localhost`: ask by one of those, or start \
                         `debshrew simulate` with --host and the name that it is asked by",
             );
         }
-        if !headers.contains_key(ORIGIN) {
-            return Ok(());
-        }
-        let own = only(headers, &ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
-        if own.is_some_and(|own| own.eq_ignore_ascii_case(host)) {
-            Ok(())
-        } else {
-            Err(
-                "the request is another web page's, as its header `Origin` says: no page but one from here may ask",
-            )
+        match web::is_of_another_page(headers, host, &["http://"]) {
+            true => Err(web::ANOTHER_PAGE),
+            false => Ok(()),
         }
     }
-
-    fn is_ours(&self, host: &str) -> bool {
-        let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((address, _port)) => address,
-            None => host.rsplit_once(':').map_or(host, |(name, _port)| name),
-        };
-        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        name == "localhost"
-            || name.ends_with(".localhost")
-            || name.parse::<IpAddr>().is_ok()
-            || self.names.iter().any(|own| own.eq_ignore_ascii_case(&name))
-    }
-}
-
-/// A header's value, if it is there once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let mut values = headers.get_all(name).iter();
-    let value = values.next()?.to_str().ok()?;
-    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::header::{HOST, HeaderValue, ORIGIN};
 
     use super::*;
 
