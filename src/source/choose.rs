@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use super::endpoint::Endpoint;
 use super::server::Server;
-use super::{Reading, Source, SourceError, hash, tip_unless_silent};
+use super::{Reading, Source, SourceError, hash, open, tip_unless_silent};
 use crate::block::{BlockRef, Height};
 
 /// A server that does not say sooner where it stands is not counted.
@@ -72,8 +72,8 @@ impl Source {
     ) -> Result<Option<Reading>, SourceError> {
         let (Some(committed), true) = (committed, self.endpoints.len() > 1) else { return self.open().await };
         if let Some(endpoint) = followed.map(Server::endpoint).filter(|endpoint| !endpoint.failed_lately()) {
-            match tip_unless_silent(endpoint).await {
-                Ok(Some(tip)) => return Ok(Some(Reading::new(endpoint.clone(), tip))),
+            match open(endpoint).await {
+                Ok(Some(reading)) => return Ok(Some(reading)),
                 Ok(None) => {}
                 Err(error) => {
                     tracing::warn!(reason = %error, "trying the other sources");
@@ -116,24 +116,14 @@ impl Source {
             Some(followed) if self.endpoints.len() > 1 => followed.endpoint(),
             _ => return self.open().await,
         };
-        if let Some((rest, cause)) = endpoint.resting() {
-            return Err(SourceError::Resting { cause, wait_ms: rest.as_millis() });
-        }
-        let tip = tip_unless_silent(endpoint).await.inspect_err(|_| endpoint.distrust())?;
-        Ok(tip.map(|tip| Reading::new(endpoint.clone(), tip)))
+        endpoint.unless_resting()?;
+        open(endpoint).await.inspect_err(|_| endpoint.distrust())
     }
 
     /// Begins a reading at each of the servers, in the configured order; `None` at one that has indexed nothing.
     pub async fn open_each(&self) -> Vec<(Server, Result<Option<Reading>, SourceError>)> {
-        let open = |endpoint: &Endpoint| {
-            let endpoint = endpoint.clone();
-            async move {
-                let tip = tip_unless_silent(&endpoint).await;
-                let reading = tip.map(|tip| tip.map(|tip| Reading::new(endpoint.clone(), tip)));
-                (Server::new(&endpoint), reading)
-            }
-        };
-        join_all(self.endpoints.iter().map(open)).await
+        let each = self.endpoints.iter();
+        join_all(each.map(|endpoint| async { (Server::new(endpoint), open(endpoint).await) })).await
     }
 }
 

@@ -189,6 +189,14 @@ impl Endpoint {
         (!rest.is_zero()).then(|| (rest, breaker.cause.clone()))
     }
 
+    /// An error with the cause while it is to be left alone.
+    pub(super) fn unless_resting(&self) -> Result<(), SourceError> {
+        match self.resting() {
+            Some((rest, cause)) => Err(SourceError::Resting { cause, wait_ms: rest.as_millis() }),
+            None => Ok(()),
+        }
+    }
+
     /// How long it has answered nothing while it was asked.
     pub(super) fn silent_for(&self, awaited: Awaited) -> Option<Duration> {
         self.silence(awaited).lasts()

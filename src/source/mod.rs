@@ -215,8 +215,8 @@ impl Source {
         let mut endpoints: Vec<&Endpoint> = self.endpoints.iter().collect();
         endpoints.sort_by_key(|endpoint| endpoint.failed_lately());
         for endpoint in endpoints {
-            if let Some((rest, cause)) = endpoint.resting() {
-                failed.push(SourceError::Resting { cause, wait_ms: rest.as_millis() });
+            if let Err(resting) = endpoint.unless_resting() {
+                failed.push(resting);
                 continue;
             }
             let is_news = !endpoint.failed_lately();
@@ -272,6 +272,11 @@ async fn tip_unless_silent(endpoint: &Endpoint) -> Result<Option<BlockRef>, Sour
         tip = careful::tip(endpoint) => tip,
         error = watched => Err(error),
     }
+}
+
+/// Begins a reading at a server; `None` while it has indexed nothing.
+async fn open(endpoint: &Endpoint) -> Result<Option<Reading>, SourceError> {
+    Ok(tip_unless_silent(endpoint).await?.map(|tip| Reading::new(endpoint.clone(), tip)))
 }
 
 /// How far below its tip's height a server may lack hashes. While a block is being indexed its hash may come a

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::choose::PATIENCE;
 use super::endpoint::Endpoint;
 use super::server::Server;
-use super::{Reading, Source, SourceError, Verdict, tip_unless_silent};
+use super::{Reading, Source, SourceError, Verdict, open, tip_unless_silent};
 use crate::block::{BlockRef, Height, StateRoot};
 use crate::view::{Answer, Question};
 
@@ -204,11 +204,8 @@ async fn height(endpoint: &Endpoint) -> Option<Height> {
 
 /// What a server says of all claims.
 async fn witness(endpoint: &Endpoint, claims: &[Claim]) -> Result<Vec<Said>, SourceError> {
-    if let Some((rest, cause)) = endpoint.resting() {
-        return Err(SourceError::Resting { cause, wait_ms: rest.as_millis() });
-    }
-    let Some(tip) = tip_unless_silent(endpoint).await? else { return Ok(vec![Said::Nothing; claims.len()]) };
-    let reading = Reading::new(endpoint.clone(), tip);
+    endpoint.unless_resting()?;
+    let Some(reading) = open(endpoint).await? else { return Ok(vec![Said::Nothing; claims.len()]) };
     let asked: Vec<_> = claims.iter().map(|claim| say(&reading, claim)).collect();
     let said = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
     match reading.close().await? {

@@ -87,8 +87,6 @@ async fn agreed(source: &Source, reading: &Reading, height: Height) -> Result<Bl
     };
     let block = BlockRef { height, hash };
     let claim = Claim { block, state_root, views: Vec::new() };
-    match source.agree(&reading.server(), &[claim]).await.short {
-        None => Ok(block),
-        Some(error) => Err(error.into()),
-    }
+    source.confirm(&reading.server(), claim).await?;
+    Ok(block)
 }
