@@ -24,7 +24,7 @@ const CALL: Duration = Duration::from_millis(20);
 const POLL: Duration = Duration::from_millis(50);
 
 /// With so many transactions a block, the ledger changes about 50 rows.
-const TRANSACTIONS: u32 = 5;
+pub(crate) const TRANSACTIONS: u32 = 5;
 
 pub(crate) fn groups() -> Vec<Group> {
     let mut groups = catch_up_groups();
@@ -197,26 +197,26 @@ async fn delay(server: &Server) -> Outcome<Readings> {
     Ok(Readings::from([(MEDIAN, delays[delays.len() / 2]), (LATEST, latest)]))
 }
 
-async fn source(height: u32, transactions: u32) -> Outcome<Simulator> {
+pub(crate) async fn source(height: u32, transactions: u32) -> Outcome<Simulator> {
     let origin = Origin::Generated { seed: 1, height, transactions };
     Ok(Simulator::start(Options { origin, ..Options::default() }).await?)
 }
 
-enum Transform<'a> {
+pub(crate) enum Transform<'a> {
     /// `views.wat`
     Wat(&'a str),
     Ledger,
 }
 
 /// A source, a database that is empty, and the configuration of a pipeline between them.
-struct Scene {
+pub(crate) struct Scene {
     source: Simulator,
     base: Base,
     folder: TempDir,
 }
 
 impl Scene {
-    async fn new(
+    pub(crate) async fn new(
         server: &Server,
         source: Simulator,
         transform: &Transform<'_>,
@@ -253,7 +253,7 @@ impl Scene {
     }
 
     /// `debshrew run`; killed when it is dropped.
-    fn start(&self) -> Outcome<Child> {
+    pub(crate) fn start(&self) -> Outcome<Child> {
         let log = std::fs::File::create(self.folder.path().join("log"))?;
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_debshrew"));
         command.args(["run", "--migrate"]).current_dir(self.folder.path()).env_clear();
@@ -262,7 +262,7 @@ impl Scene {
     }
 
     /// Waits until SQL shows that this block is committed.
-    async fn committed(&self, running: &mut Child, height: u32) -> Outcome<()> {
+    pub(crate) async fn committed(&self, running: &mut Child, height: u32) -> Outcome<()> {
         const PAUSE: Duration = Duration::from_millis(2);
         let sql = "select to_regclass('debshrew.pipelines') is not null";
         let since = Instant::now();

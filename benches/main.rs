@@ -16,6 +16,7 @@ mod report;
 mod rollback;
 mod rows;
 mod server;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -80,10 +81,17 @@ fn main() -> ExitCode {
 }
 
 fn groups() -> Vec<Group> {
-    [apply::groups(), growth::groups(), rollback::groups(), evaluate::groups(), follow::groups()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        apply::groups(),
+        growth::groups(),
+        rollback::groups(),
+        evaluate::groups(),
+        follow::groups(),
+        watching::groups(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 async fn run(args: &Args) -> Outcome<()> {
