@@ -5,10 +5,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// A block's position in the chain; the genesis block has height 0.
 ///
 /// PostgreSQL keeps it as `integer`, so the highest height that can be stored is 2^31 - 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
 pub struct Height(u32);
 
 impl Height {
@@ -56,6 +59,14 @@ impl Height {
     /// How many blocks this height lies above `other`; 0 when it does not.
     pub fn blocks_above(self, other: Height) -> u32 {
         self.0.saturating_sub(other.0)
+    }
+}
+
+impl TryFrom<u32> for Height {
+    type Error = String;
+
+    fn try_from(height: u32) -> Result<Height, String> {
+        Height::new(height).ok_or_else(|| format!("{height} is no height; the highest is {}", Height::MAX))
     }
 }
 
@@ -135,6 +146,19 @@ impl fmt::Debug for StateRoot {
 #[error("`{0}` is no block hash; a block hash has 64 hex digits")]
 pub struct NotABlockHash(String);
 
+impl Serialize for BlockHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BlockHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<BlockHash, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 impl FromStr for BlockHash {
     type Err = NotABlockHash;
 
@@ -149,7 +173,7 @@ impl FromStr for BlockHash {
 }
 
 /// Height and hash together: the only name under which a block is ever committed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct BlockRef {
     pub height: Height,
     pub hash: BlockHash,

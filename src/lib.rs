@@ -15,6 +15,7 @@ pub mod otlp;
 pub mod pipeline;
 pub mod printable;
 pub mod register;
+pub mod relay;
 pub mod reorg;
 pub mod runtime;
 pub mod schema;

@@ -11,6 +11,7 @@ mod name;
 mod read;
 mod section;
 mod settings;
+mod sink;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,10 @@ pub use hide::{may_hold_secret, shown_url};
 pub use keys::{Form, KEYS, Key};
 pub use layer::{Flags, Inputs};
 pub use settings::{Setting, Settings};
+pub use sink::{
+    Beginning, Compression, Delivery, Destination, File, Format, Kafka, Mechanism, OnLag, Retry, Rotate,
+    Sasl, Sink, Tls, Webhook,
+};
 
 /// Gathers the configuration from all its places and checks it. What only some commands need (a database, a
 /// source, a pipeline) may still be absent: see [`Config::check_runnable`].

@@ -15,6 +15,9 @@ const LOCK_SPACE: i32 = 0x6462_7368;
 /// The same of the locks by which a process is seen to stand by: `dbsb`.
 const STANDBY_SPACE: i32 = 0x6462_7362;
 
+/// The same of sinks: `dbsk`.
+const SINK_SPACE: i32 = 0x6462_736b;
+
 /// A session that holds a lock.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Holder {
@@ -42,6 +45,8 @@ pub enum Lock {
     Migration,
     /// Held by the one process that writes for the pipeline with this id.
     Writer(i32),
+    /// Held by the one process that moves the cursor of the sink with this id.
+    Sink(i32),
     /// Shared by those that wait to become it. It keeps nobody out: it is there to be seen.
     Standby(i32),
 }
@@ -54,6 +59,7 @@ impl Lock {
             // Ids are generated from 1 upwards.
             Lock::Writer(pipeline) => (LOCK_SPACE, pipeline),
             Lock::Standby(pipeline) => (STANDBY_SPACE, pipeline),
+            Lock::Sink(sink) => (SINK_SPACE, sink),
         }
     }
 
@@ -115,6 +121,7 @@ impl Lock {
         match self {
             Lock::Migration => "the lock on migrations",
             Lock::Writer(_) | Lock::Standby(_) => "the pipeline's lock",
+            Lock::Sink(_) => "the sink's lock",
         }
     }
 

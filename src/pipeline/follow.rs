@@ -20,6 +20,7 @@ use super::evaluation::Context;
 use super::habit::Habit;
 use super::parting::{self, Chains, Compared, LastLeft};
 use super::report::Reporter;
+use super::sinks::Sinks;
 use super::stall::{Lacking, Lacks, Pauses, Standing};
 use super::states::States;
 use super::window::Window;
@@ -56,6 +57,7 @@ pub(super) struct Follow<'a> {
     habit: Arc<Habit>,
     window: Window,
     pruner: Pruner,
+    sinks: Sinks,
     progress: Progress,
     /// Where the source's tip was at the last look.
     last_tip: Option<Height>,
@@ -111,6 +113,7 @@ impl<'a> Follow<'a> {
             habit: Arc::default(),
             window: Window::new(pipeline.settings.evaluate_ahead),
             pruner,
+            sinks: Sinks::default(),
             progress: Progress::new(pipeline.settings.confirmations),
             last_tip: None,
             standing: Standing::default(),
@@ -149,6 +152,13 @@ impl<'a> Follow<'a> {
         }
         // It may be long until the next block tells.
         self.writer.check_connected()?;
+        if let Some(sink) = self.sinks.look(&self.pipeline.db, self.writer.pipeline().id).await? {
+            let reason =
+                format!("sink `{sink}` is behind for longer than its `max_lag` (`on_lag = \"block\"`)");
+            self.reporter.waiting(reason, None, None).await?;
+            wait(self.pipeline.timing.poll_interval, self.stop).await;
+            return Ok(None);
+        }
         let opening = self.pipeline.source.follow(self.checkpoint(), self.relied_on());
         let Some(opened) = unless_stopped(self.stop, opening).await? else { return Ok(None) };
         let Some(reading) = opened else {
@@ -341,7 +351,7 @@ impl<'a> Follow<'a> {
         let evaluated = batch::evaluate(&context, first..=to, &mut self.window);
         let mut ready = unless_stopped(self.stop, evaluated).await?;
         while let Some(evaluated) = ready {
-            let Batch { tip, blocks, failed } = match evaluated {
+            let Batch { tip, mut blocks, failed } = match evaluated {
                 Evaluated::Batch(batch) => batch,
                 Evaluated::Lacking(height) => {
                     self.cache.clear();
@@ -353,6 +363,7 @@ impl<'a> Follow<'a> {
                 }
             };
             (self.last_tip, self.moved_at) = (Some(tip), Instant::now());
+            blocks.iter_mut().for_each(|(block, _)| self.sinks.journal(block));
             let last = blocks.last().map(|(block, _)| block.at).filter(|_| failed.is_none());
             let ahead = Ahead {
                 goal: self.goal,
@@ -390,6 +401,10 @@ impl<'a> Follow<'a> {
                 return self.doubt(failure).await;
             }
             self.writer.prune(&mut self.pruner).await?;
+            if self.sinks.look(&self.pipeline.db, self.writer.pipeline().id).await?.is_some() {
+                self.cache.clear();
+                return Ok(());
+            }
             ready = next?.flatten();
         }
         Ok(())

@@ -12,6 +12,7 @@ mod follow;
 mod habit;
 mod parting;
 mod report;
+mod sinks;
 mod stall;
 mod states;
 mod window;

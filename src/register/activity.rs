@@ -161,7 +161,7 @@ async fn holder(client: &Client, pipeline: i32) -> Result<Option<Held>, Register
 }
 
 /// In one line, which a terminal may show. (And without NUL, which PostgreSQL's texts do not hold.)
-fn storable(reason: &str) -> String {
+pub(super) fn storable(reason: &str) -> String {
     printable::line(reason).chars().take(LONGEST_REASON).collect()
 }
 

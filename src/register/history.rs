@@ -85,10 +85,11 @@ pub struct RolledBack {
     pub rows: u64,
 }
 
-/// Takes the blocks that were undone out of the log, and notes the rollback, inside the caller's transaction.
+/// Takes the blocks that were undone out of the log, and notes the rollback under its number, inside the caller's transaction.
 pub async fn record_rollback(
     client: &Client,
     pipeline: &Registered,
+    reorg: i64,
     done: &RolledBack,
     cause: Cause,
 ) -> Result<(), RegisterError> {
@@ -107,8 +108,8 @@ pub async fn record_rollback(
         .execute(
             "-- register::history::record_rollback\n\
              insert into debshrew.reorg \
-               (pipeline_id, from_height, from_hash, to_height, to_hash, depth, rows_restored, cause) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8)",
+               (pipeline_id, from_height, from_hash, to_height, to_hash, depth, rows_restored, cause, reorg_id) \
+             overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
             &[
                 &pipeline.id,
                 &done.from.height.to_sql(),
@@ -118,6 +119,7 @@ pub async fn record_rollback(
                 &i32::try_from(done.depth).unwrap_or(i32::MAX),
                 &i64::try_from(done.rows).unwrap_or(i64::MAX),
                 &cause.sql(),
+                &reorg,
             ],
         )
         .await

@@ -14,6 +14,9 @@ use crate::db::{Db, DbError, migrate};
 /// The error code that a move of the checkpoint raises when it is not where the caller believes.
 const FENCED: &str = "DS001";
 
+/// The one that it raises when a sink needs the journal of a block that has none.
+const JOURNAL_NEEDED: &str = "DS004";
+
 /// The right to write for a pipeline: a connection that holds the pipeline's lock, an epoch that fences off whoever had
 /// the right before, and the checkpoint as this process has left it.
 pub struct Lease {
@@ -122,9 +125,10 @@ impl Lease {
             &self.told_as(),
         ];
         let row = self.client.query_one(&self.advance, &parameters).await.map_err(|error| {
-            match error.code().is_some_and(|code| code.code() == FENCED) {
-                true => self.fenced(),
-                false => DbError::statement("move the checkpoint")(error).into(),
+            match error.code().map(|code| code.code()) {
+                Some(FENCED) => self.fenced(),
+                Some(JOURNAL_NEEDED) => RegisterError::JournalNeeded { pipeline: self.pipeline.name.clone() },
+                _ => DbError::statement("move the checkpoint")(error).into(),
             }
         })?;
         Ok(Checkpoint { block: Some(step.to), floor: height(row.get(0))? })

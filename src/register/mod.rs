@@ -10,6 +10,7 @@ mod journals;
 mod lease;
 mod pipelines;
 mod readers;
+mod sinks;
 mod sizes;
 
 pub use activity::{
@@ -21,6 +22,11 @@ pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals}
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
 pub use readers::{add_reader, readers};
+pub use sinks::{
+    Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkRecord,
+    SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg, late_blocker,
+    lock_reserved, new_reorg, read_retracted, retracted_block, sink_needs, sinks_reach, write_retracted,
+};
 pub use sizes::{Size, Sizes, sizes};
 
 use crate::block::Height;
@@ -36,6 +42,12 @@ pub enum RegisterError {
     Contradiction { pipeline: String, key: &'static str, was: String, is: String },
     #[error("another process has taken over pipeline `{pipeline}`, or its checkpoint was moved")]
     Fenced { pipeline: String },
+    #[error("a sink of pipeline `{pipeline}` began, and needs the journals of the blocks that follow")]
+    JournalNeeded { pipeline: String },
+    #[error("another process has taken over sink `{sink}`, or it was begun again or dropped")]
+    SinkFenced { sink: String },
+    #[error("sink `{sink}` was set up as `{was}`, and the configuration now says `{is}`")]
+    SinkKind { sink: String, was: String, is: &'static str },
     #[error("pipeline `{0}` is not set up in this database: run `debshrew migrate`")]
     NotSetUp(String),
     #[error("pipeline `{pipeline}` has not committed height {height}, so it cannot be rolled back to it")]
@@ -49,8 +61,11 @@ impl RegisterError {
         match self {
             RegisterError::Db(error) => error.kind(),
             // Whoever is the writer now may go away again; the checkpoint is read anew before anything else.
-            RegisterError::Fenced { .. } => Kind::Transient,
+            RegisterError::Fenced { .. }
+            | RegisterError::SinkFenced { .. }
+            | RegisterError::JournalNeeded { .. } => Kind::Transient,
             RegisterError::Contradiction { .. }
+            | RegisterError::SinkKind { .. }
             | RegisterError::NotSetUp(_)
             | RegisterError::NotCommitted { .. }
             | RegisterError::Damaged(_) => Kind::Permanent,
@@ -63,8 +78,13 @@ impl RegisterError {
             RegisterError::Contradiction { .. } => {
                 Some("change it back, or give the pipeline another name to begin anew".into())
             }
+            RegisterError::SinkKind { .. } => {
+                Some("change it back, or give the sink another name and `debshrew sink drop` this one".into())
+            }
             RegisterError::Db(_)
             | RegisterError::Fenced { .. }
+            | RegisterError::SinkFenced { .. }
+            | RegisterError::JournalNeeded { .. }
             | RegisterError::NotSetUp(_)
             | RegisterError::NotCommitted { .. }
             | RegisterError::Damaged(_) => None,

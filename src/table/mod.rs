@@ -22,8 +22,10 @@ pub use change_set::{ChangeSet, Datum, Emitted, Key, Net, NetRow, RowChange, Tou
 pub use datum::DatumError;
 pub use fit::{Reference, Refusal, advice, relation_refusals, replicable, take_out_referenced};
 pub use resolve::{Resolved, StateWrite};
+pub use target::{
+    KeyForm, Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema,
+};
 pub use target::{PACKED_COLUMN, cast, join};
-pub use target::{Restore, Role, STATE_JOURNAL, STATE_TABLE, Target, is_journals_own, journal_schema};
 
 use crate::db::{DbError, kind_of};
 use crate::failure::{Kind, excerpt, some_of};

@@ -4,13 +4,19 @@
 //! `rollback` is the transaction, `images` reads what the journals hold, `statements` puts it back, `guard` keeps everything
 //! else out meanwhile. What is derived from journals, such as the events of a block, goes here too.
 
+mod derive;
+mod event;
 mod guard;
 mod images;
 mod prune;
+mod retract;
 mod rollback;
 mod statements;
 
+pub use derive::{Derived, Range, derive};
+pub use event::{Event, EventColumn, EventTable, EventType, Operation, Row};
 pub use prune::Pruner;
+pub use retract::read_events;
 pub use rollback::{check_reach, refuse_lost, roll_back};
 
 use crate::block::Height;

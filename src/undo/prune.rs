@@ -1,6 +1,7 @@
 //! Takes journal images away that nobody needs any more, in small transactions beside the stream.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -9,13 +10,16 @@ use tracing::Instrument;
 use super::UndoError;
 use crate::block::Height;
 use crate::db::{Db, DbError};
-use crate::register::Lease;
+use crate::register::{self, Lease};
 use crate::table::{Tables, Target};
 
 /// How many blocks' images one transaction takes away.
 const STEP: u32 = 16;
 
-/// Keeps a pipeline's journals as long as its retention says.
+/// So long nothing is pruned while a sink needs it.
+const HELD: Duration = Duration::from_secs(1);
+
+/// Keeps a pipeline's journals as long as its retention says, and as a sink needs them.
 pub struct Pruner {
     db: Db,
     /// How many blocks below the checkpoint can be rolled back.
@@ -23,11 +27,13 @@ pub struct Pruner {
     /// Everything at and below this is gone; not known at first.
     done: Option<Height>,
     running: Option<JoinHandle<Result<Height, UndoError>>>,
+    /// Not before then is looked whether sinks are done with what is to go.
+    held_until: Option<Instant>,
 }
 
 impl Pruner {
     pub fn new(db: Db, retention: u32) -> Pruner {
-        Pruner { db, retention, done: None, running: None }
+        Pruner { db, retention, done: None, running: None, held_until: None }
     }
 
     /// Begins to prune when enough has come together, beside whatever the writer does next.
@@ -43,10 +49,17 @@ impl Pruner {
         };
         let enough = (self.retention / 16).max(64);
         let since = self.done.unwrap_or(lease.pipeline().start_height);
-        if self.running.is_some() || floor.blocks_above(since) < enough {
+        let is_held = self.held_until.is_some_and(|until| Instant::now() < until);
+        if self.running.is_some() || is_held || floor.blocks_above(since) < enough {
             return Ok(());
         }
         let client = self.db.client().await?;
+        let reach = register::sinks_reach(&client, lease.pipeline().id).await?;
+        let floor = reach.map_or(floor, |reach| reach.map_or(since, |reach| floor.min(reach)));
+        if floor.blocks_above(since) < enough {
+            self.held_until = Some(Instant::now() + HELD);
+            return Ok(());
+        }
         // Committed before the first image goes, so that no rollback ever counts on images that are half gone.
         lease.raise_floor(&client, floor).await?;
         let (after, tables) = (self.done, Arc::clone(tables));

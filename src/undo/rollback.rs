@@ -7,13 +7,14 @@ use tokio_postgres::types::ToSql;
 use super::UndoError;
 use super::guard::Guard;
 use super::images::{self, Journaled};
+use super::retract;
 use super::statements::{put_back, remove};
 use crate::block::{BlockRef, Height};
 use crate::db::{DbError, quote};
 use crate::failure::crash_point;
 use crate::register::{
-    Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash, read_journals,
-    record_rollback,
+    self, Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash,
+    read_journals, record_rollback,
 };
 use crate::table::Tables;
 
@@ -80,6 +81,8 @@ async fn transact(
     let above = to.map_or(-1, |to| to.height.to_sql());
     let families = step(images::above(client, tables, above)).await?;
     let guard = step(Guard::begin(client, tables, &families)).await?;
+    let reorg = step(register::new_reorg(client)).await?;
+    step(retract::keep(client, tables, pipeline, (from, to), reorg)).await?;
     let path = quote(&pipeline.schema);
     execute(client, &format!("set local search_path = {path}"), "set the search path").await?;
     let rows = restore(client, &families, above).await?;
@@ -89,7 +92,7 @@ async fn transact(
         from.height.blocks_above(to.height)
     });
     let done = RolledBack { from, to, depth, rows };
-    step(record_rollback(client, pipeline, &done, cause)).await?;
+    step(record_rollback(client, pipeline, reorg, &done, cause)).await?;
     crash_point("before-rollback-commit");
     execute(client, "commit", "commit a rollback").await?;
     crash_point("after-rollback-commit");

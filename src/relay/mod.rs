@@ -1,0 +1,19 @@
+//! Takes what is committed onward: a task a sink follows the committed chain, block by block, and publishes each block's
+//! events, or their opposite where a block was rolled back.
+//!
+//! Sees only what is in the database. A pipeline never waits for it.
+
+mod breaker;
+mod error;
+mod pattern;
+mod reader;
+mod sink;
+mod snapshot;
+mod step;
+mod stream;
+mod task;
+
+pub use error::RelayError;
+pub use sink::{Position, Sink, SinkError};
+pub use step::{Step, StepKind};
+pub use task::{Make, Relay, Until};

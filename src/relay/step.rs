@@ -1,0 +1,79 @@
+//! What a sink is given: one block's events at a time, and where the stream stands after them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::block::{BlockRef, Height};
+use crate::register::Cursor;
+use crate::undo::{Event, EventTable};
+
+/// One transaction of a sink: a block applied, a block retracted, or a part of a snapshot.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub kind: StepKind,
+    /// In the order in which a consumer is to take them. A snapshot's have no `before`.
+    pub events: Vec<Event>,
+    /// Where the stream stands once this is published.
+    pub cursor: Cursor,
+    /// When the block was committed, or rolled back, or the snapshot taken.
+    pub at: SystemTime,
+}
+
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// The block on top of `previous`.
+    Apply { block: BlockRef, previous: Option<BlockRef> },
+    /// The block taken back, down to `previous`; the events undo it. `fork`: the highest block that stays, which is
+    /// `previous` for the last block to be taken back.
+    Retract { block: BlockRef, previous: Option<BlockRef>, fork: Option<BlockRef>, reorg: i64 },
+    /// Rows as they are at `block`; the cursor counts once `last` is published.
+    Snapshot {
+        block: Option<BlockRef>,
+        /// From 0 on.
+        part: u32,
+        last: bool,
+        /// What consumers hold of these tables is void: earlier events are not continued. Only in part 0, and then not for the first
+        /// snapshot of a stream.
+        void: Vec<Arc<EventTable>>,
+    },
+}
+
+impl Step {
+    /// Names the step, the same whenever it is published again: what consumers tell repetitions by.
+    pub fn id(&self) -> String {
+        let height = |block: &Option<BlockRef>| block.map_or(-1, |block| i64::from(block.height.get()));
+        match &self.kind {
+            StepKind::Apply { block, .. } => format!("{}-apply-{}", self.cursor.reorg, block.height.get()),
+            StepKind::Retract { block, reorg, .. } => format!("{reorg}-retract-{}", block.height.get()),
+            StepKind::Snapshot { block, part, .. } => {
+                format!("{}-snapshot-{}-{part}", self.cursor.reorg, height(block))
+            }
+        }
+    }
+
+    /// The block that it is about; `None` only for a snapshot before the first block.
+    pub fn block(&self) -> Option<BlockRef> {
+        match &self.kind {
+            StepKind::Apply { block, .. } | StepKind::Retract { block, .. } => Some(*block),
+            StepKind::Snapshot { block, .. } => *block,
+        }
+    }
+
+    pub fn height(&self) -> Option<Height> {
+        self.block().map(|block| block.height)
+    }
+
+    /// `apply`, `retract` or `snapshot`.
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            StepKind::Apply { .. } => "apply",
+            StepKind::Retract { .. } => "retract",
+            StepKind::Snapshot { .. } => "snapshot",
+        }
+    }
+
+    /// Whether the cursor counts once this is published: the parts of a snapshot before the last leave it where it was.
+    pub fn completes(&self) -> bool {
+        !matches!(&self.kind, StepKind::Snapshot { last: false, .. })
+    }
+}

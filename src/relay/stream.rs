@@ -1,0 +1,289 @@
+//! A stream under way: reads what is next, publishes it step by step, and moves the cursor behind.
+
+use std::time::Duration;
+
+use super::breaker::Breaker;
+use super::error::RelayError;
+use super::pattern::Patterns;
+use super::reader::{Next, Reader};
+use super::sink::{Position, Sink, SinkError};
+use super::snapshot::Snapshot;
+use super::step::{Step, StepKind};
+use super::task::{Relay, Until};
+use crate::block::{BlockRef, Height};
+use crate::config::Beginning;
+use crate::failure::crash_point;
+use crate::register::{
+    self, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, SinkLease, SinkRecord, Stage,
+};
+use crate::undo::Event;
+
+/// The longest that a call of a sink may take.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// How often it is looked for something new when nobody wakes it.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether PostgreSQL's log is on disk.
+const DISK_POLL: Duration = Duration::from_millis(10);
+
+/// So many blocks are declared as about to be published at once.
+const RESERVED: u32 = 64;
+
+/// So many steps, and about so many events, are taken before they are flushed.
+const MAX_STEPS: usize = 64;
+const MAX_EVENTS: usize = 10_000;
+
+/// Why a stream ended without anything wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everything that is committed is published, and that was the goal.
+    Finished,
+    /// Somebody paused the sink, or let it begin again.
+    Told,
+}
+
+/// An open sink, and where its stream stands.
+pub(super) struct Stream<'a> {
+    relay: &'a Relay,
+    lease: &'a SinkLease,
+    sink: Box<dyn Sink>,
+    reader: Reader,
+    record: SinkRecord,
+    /// Steps that were taken since the last flush, the cursor after them, and how many events they had.
+    pending: usize,
+    pending_events: u64,
+}
+
+impl<'a> Stream<'a> {
+    pub(super) async fn open(
+        relay: &'a Relay,
+        lease: &'a SinkLease,
+        record: SinkRecord,
+    ) -> Result<Stream<'a>, RelayError> {
+        let wanted = Patterns::new(&relay.settings.tables);
+        let reader = Reader::new(&relay.db, lease.pipeline().clone(), wanted).await?;
+        let mut sink = (relay.make)()?;
+        let position = within(DEADLINE, "opening the sink", sink.open()).await?;
+        let mut stream = Stream { relay, lease, sink, reader, record, pending: 0, pending_events: 0 };
+        stream.take_position(position).await?;
+        Ok(stream)
+    }
+
+    /// A sink that keeps its position knows it best.
+    async fn take_position(&mut self, position: Position) -> Result<(), RelayError> {
+        let SinkRecord { stage, cursor, reserved, .. } = self.record;
+        let at = match position {
+            Position::NotKept => return Ok(()),
+            Position::Empty => None,
+            // What an earlier stream left does not count for this one.
+            Position::At(at) => Some(at).filter(|at| at.generation >= cursor.generation),
+        };
+        let name = |block: Option<BlockRef>| {
+            block.map_or("before the first block".to_owned(), |at| format!("block {at}"))
+        };
+        match (stage, at) {
+            (Stage::New, Some(at)) => Err(RelayError::Occupied { at: name(at.block) }),
+            (Stage::Streaming, Some(at)) if at != cursor => {
+                let is_known = at.generation == cursor.generation;
+                let is_reserved = at.block.map(|block| block.height)
+                    <= reserved.max(cursor.block.map(|block| block.height));
+                if !is_known || !is_reserved {
+                    return Err(RelayError::Occupied { at: name(at.block) });
+                }
+                tracing::info!(
+                    height = at.block.map(|block| block.height.get()),
+                    "resuming where the sink says that it stands"
+                );
+                self.lease.advance(at, 0).await?;
+                self.record.cursor = at;
+                Ok(())
+            }
+            // Nothing was published yet if nothing was reserved.
+            (Stage::Streaming, None) if reserved > cursor.block.map(|block| block.height) => {
+                Err(RelayError::Vanished { at: name(cursor.block) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Publishes until there is nothing more to do here.
+    pub(super) async fn follow(&mut self, until: &Until, breaker: &mut Breaker) -> Result<Ended, RelayError> {
+        self.begin().await?;
+        let mut wake = self.relay.wake.clone();
+        loop {
+            wake.mark_unchanged();
+            let record = self.lease.record().await?;
+            if record.paused || record.halted || record.stage == Stage::Lost {
+                return Ok(Ended::Told);
+            }
+            let finishing = until.finish.is_cancelled();
+            let is_done = match self.record.stage {
+                Stage::Streaming => self.turn().await?,
+                _ => self.begin().await?,
+            };
+            if breaker.succeeded() > 0 || record.problem.is_some() {
+                self.lease.tell(None, false).await?;
+                tracing::info!("publishing again");
+            }
+            match is_done {
+                false => {}
+                true if finishing => return Ok(Ended::Finished),
+                true => {
+                    tokio::select! {
+                        changed = wake.changed() => if changed.is_err() { tokio::time::sleep(POLL).await },
+                        () = until.finish.cancelled() => {}
+                        () = tokio::time::sleep(POLL) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins the stream, if it has not begun. Returns whether there is nothing more to do for now.
+    async fn begin(&mut self) -> Result<bool, RelayError> {
+        let attach = match (self.record.stage, self.relay.settings.from) {
+            (Stage::Streaming | Stage::Lost, _) => return Ok(false),
+            (Stage::Snapshot, _) | (_, Beginning::Snapshot) => Attach::Snapshot,
+            _ if self.record.resync => Attach::Snapshot,
+            (Stage::New, Beginning::Now) => Attach::Now,
+            (Stage::New, Beginning::Height(height)) => Attach::From(height),
+        };
+        let again = self.record.stage == Stage::Snapshot || self.record.cursor.generation > 0;
+        match self.lease.attach(attach).await? {
+            Attached::NotYet => return Ok(true),
+            Attached::TooLate { first } => {
+                let wanted = match attach {
+                    Attach::From(height) => height.to_string(),
+                    Attach::Snapshot | Attach::Now => String::new(),
+                };
+                return Err(RelayError::TooLate { wanted, first: first.to_string() });
+            }
+            Attached::At(_) => {}
+        }
+        self.record = self.lease.record().await?;
+        if self.record.stage == Stage::Snapshot {
+            Snapshot { lease: self.lease, reader: &mut self.reader, sink: &mut *self.sink, again }
+                .publish(self.record.cursor.generation)
+                .await?;
+            self.record = self.lease.record().await?;
+        }
+        let height = self.record.cursor.block.map(|block| block.height.get());
+        tracing::info!(height, "the stream has begun");
+        Ok(false)
+    }
+
+    /// Publishes what is next. Returns whether that was everything.
+    async fn turn(&mut self) -> Result<bool, RelayError> {
+        let cursor = self.record.cursor;
+        match self.reader.next(cursor, self.relay.settings.confirmations).await? {
+            (Next::Nothing, _) => Ok(true),
+            (Next::Blocks(blocks), written_to) => {
+                self.on_disk(&written_to).await?;
+                self.apply(blocks).await?;
+                Ok(false)
+            }
+            (Next::Reorg(reorg), written_to) => {
+                self.on_disk(&written_to).await?;
+                self.retract(&reorg).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Waits until what was read outlives a crash of PostgreSQL.
+    async fn on_disk(&self, written_to: &str) -> Result<(), RelayError> {
+        while !register::is_on_disk(self.reader.client(), written_to).await? {
+            tokio::time::sleep(DISK_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, blocks: Vec<(LoggedBlock, Vec<Event>)>) -> Result<(), RelayError> {
+        for (logged, events) in blocks {
+            let (block, previous) = (logged.block, self.record.cursor.block);
+            if !self.reserve(block.height).await? {
+                // It may be rolled back by now.
+                break;
+            }
+            let cursor = Cursor { block: Some(block), ..self.record.cursor };
+            let step = Step { kind: StepKind::Apply { block, previous }, events, cursor, at: logged.at };
+            if !self.publish(step).await? {
+                break;
+            }
+        }
+        self.flush().await?;
+        Ok(())
+    }
+
+    /// Takes back what a rollback undid, the highest block first.
+    async fn retract(&mut self, reorg: &LoggedReorg) -> Result<(), RelayError> {
+        let fork = reorg.to.map(|to| to.height);
+        while let Some(block) = self.record.cursor.block.filter(|block| Some(block.height) > fork) {
+            let (events, previous) = self.reader.retracted(reorg, block).await?;
+            let events: Vec<Event> = events.into_iter().rev().map(Event::inverted).collect();
+            let is_last = previous.map(|block| block.height) <= fork;
+            let past = if is_last { reorg.id } else { self.record.cursor.reorg };
+            let cursor = Cursor { block: previous, reorg: past, ..self.record.cursor };
+            let kind = StepKind::Retract { block, previous, fork: reorg.to, reorg: reorg.id };
+            self.publish(Step { kind, events, cursor, at: reorg.at }).await?;
+        }
+        self.flush().await?;
+        if self.record.cursor.reorg < reorg.id {
+            // Nothing of it had been published.
+            self.record.cursor.reorg = reorg.id;
+            self.lease.advance(self.record.cursor, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares that a block is about to be published; says whether it is still committed as far as is known.
+    async fn reserve(&mut self, height: Height) -> Result<bool, RelayError> {
+        if self.record.reserved >= Some(height) {
+            return Ok(true);
+        }
+        let up_to = height.saturating_add(RESERVED - 1);
+        self.lease.reserve(up_to).await?;
+        self.record.reserved = Some(up_to);
+        Ok(self.lease.last_reorg().await? == self.record.cursor.reorg)
+    }
+
+    /// Publishes a step. Returns whether there was no rollback, as far as is known.
+    async fn publish(&mut self, step: Step) -> Result<bool, RelayError> {
+        crash_point("relay-before-publish");
+        within(DEADLINE, "publishing", self.sink.publish(&step)).await?;
+        crash_point("relay-after-publish");
+        self.record.cursor = step.cursor;
+        self.pending += 1;
+        self.pending_events += step.events.len() as u64;
+        if self.pending >= MAX_STEPS || self.pending_events >= MAX_EVENTS as u64 {
+            return self.flush().await;
+        }
+        Ok(true)
+    }
+
+    /// Moves the cursor over the steps that were taken, once they are safe. Returns whether there was no rollback.
+    async fn flush(&mut self) -> Result<bool, RelayError> {
+        if self.pending == 0 {
+            return Ok(true);
+        }
+        within(DEADLINE, "publishing", self.sink.flush()).await?;
+        crash_point("relay-before-cursor");
+        let reorg = self.lease.advance(self.record.cursor, self.pending_events).await?;
+        crash_point("relay-after-cursor");
+        (self.pending, self.pending_events) = (0, 0);
+        Ok(reorg == self.record.cursor.reorg)
+    }
+}
+
+/// A call of a sink, which must not hang for ever.
+pub(super) async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    call: impl Future<Output = Result<T, SinkError>>,
+) -> Result<T, RelayError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(RelayError::Deadline { what, seconds: limit.as_secs() }),
+    }
+}
