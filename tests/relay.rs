@@ -1,6 +1,7 @@
 //! Streams of changes: a consumer that replays a sink's steps has the tables as they were at the stream's cursor, whatever
 //! blocks, reorgs, prunes and crashes there are.
 
+mod kept;
 mod random;
 mod replica;
 mod sink;
@@ -20,12 +21,16 @@ async fn commit(rig: &mut Rig, height: u32, chain: u8, block: &str) {
     rig.commit_at(random::at(height, chain), changes(block)).await.unwrap();
 }
 
+fn first() -> Beginning {
+    Beginning::Height(debshrew::block::Height::new(0).unwrap())
+}
+
 #[tokio::test]
 async fn a_reorg_is_taken_back_block_by_block() {
     let test = database("relay_reorg").await;
     let mut rig = Rig::up(&test, "retracts", TABLES).await;
     let sink = Memory::default();
-    let relay = relay(&rig, "events", Beginning::Height(debshrew::block::Height::new(0).unwrap()), &sink);
+    let relay = relay(&rig, "events", first(), &sink);
     relay.catch_up().await.unwrap();
     commit(
         &mut rig,

@@ -14,6 +14,8 @@ pub mod rollback;
 pub mod run;
 pub mod service;
 pub mod simulate;
+pub mod sink;
+pub mod sinks;
 pub mod start;
 pub mod status;
 
@@ -113,6 +115,8 @@ pub enum Command {
     Status(status::Args),
     Check(check::Args),
     Rollback(rollback::Args),
+    Sinks(sinks::Args),
+    Sink(sink::Args),
     Simulate(simulate::Args),
     Demo(demo::Args),
     Config(config::Args),
@@ -154,6 +158,8 @@ fn dispatch(cli: &Cli) -> Result<(), Error> {
         Command::Status(args) => status::run(args, globals),
         Command::Check(args) => check::run(args, globals),
         Command::Rollback(args) => rollback::run(args, globals),
+        Command::Sinks(args) => sinks::run(args, globals),
+        Command::Sink(args) => sink::run(args, globals),
         Command::Simulate(args) => simulate::run(args, globals),
         Command::Demo(args) => demo::run(args, globals),
         Command::Config(args) => config::run(args, globals),

@@ -179,24 +179,16 @@ impl<'a> Stream<'a> {
         match self.reader.next(cursor, self.relay.settings.confirmations).await? {
             (Next::Nothing, _) => Ok(true),
             (Next::Blocks(blocks), written_to) => {
-                self.on_disk(&written_to).await?;
+                on_disk(&self.reader, &written_to).await?;
                 self.apply(blocks).await?;
                 Ok(false)
             }
             (Next::Reorg(reorg), written_to) => {
-                self.on_disk(&written_to).await?;
+                on_disk(&self.reader, &written_to).await?;
                 self.retract(&reorg).await?;
                 Ok(false)
             }
         }
-    }
-
-    /// Waits until what was read outlives a crash of PostgreSQL.
-    async fn on_disk(&self, written_to: &str) -> Result<(), RelayError> {
-        while !register::is_on_disk(self.reader.client(), written_to).await? {
-            tokio::time::sleep(DISK_POLL).await;
-        }
-        Ok(())
     }
 
     async fn apply(&mut self, blocks: Vec<(LoggedBlock, Vec<Event>)>) -> Result<(), RelayError> {
@@ -274,6 +266,14 @@ impl<'a> Stream<'a> {
         (self.pending, self.pending_events) = (0, 0);
         Ok(reorg == self.record.cursor.reorg)
     }
+}
+
+/// Waits until what was read outlives a crash of PostgreSQL.
+async fn on_disk(reader: &Reader, written_to: &str) -> Result<(), RelayError> {
+    while !register::is_on_disk(reader.client(), written_to).await? {
+        tokio::time::sleep(DISK_POLL).await;
+    }
+    Ok(())
 }
 
 /// A call of a sink, which must not hang for ever.

@@ -40,7 +40,7 @@ pub struct Derived {
 pub async fn derive(
     client: &Client,
     tables: &Tables,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool + Sync,
     range: Range,
 ) -> Result<Derived, DbError> {
     let mut gathered = Gathered { range, to: range.to, blocks: BTreeMap::new(), bytes: 0 };

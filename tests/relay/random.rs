@@ -31,8 +31,7 @@ struct Consumer {
 
 impl Consumer {
     fn new(rig: &Rig, name: &'static str, from: Beginning, every: usize, keeps_position: bool) -> Consumer {
-        let mut sink = Memory::default();
-        sink.keeps_position = keeps_position;
+        let sink = Memory { keeps_position, ..Memory::default() };
         Consumer { name, run: relay(rig, name, from, &sink), sink, every, start: None }
     }
 

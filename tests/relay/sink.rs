@@ -16,7 +16,7 @@ use crate::support::Rig;
 /// What was published, all of it.
 #[derive(Clone, Default)]
 pub struct Memory {
-    steps: Arc<Mutex<Vec<Step>>>,
+    pub steps: Arc<Mutex<Vec<Step>>>,
     /// Says where it stands, and keeps what was flushed only.
     pub keeps_position: bool,
     /// The next call fails.
@@ -105,6 +105,11 @@ impl Run {
         until.finish.cancel();
         self.relay.run(&until).await
     }
+}
+
+/// Until it is told to end.
+pub fn endless() -> Until {
+    Until { stop: CancellationToken::new(), finish: CancellationToken::new() }
 }
 
 pub fn relay(rig: &Rig, name: &str, from: Beginning, sink: &Memory) -> Run {

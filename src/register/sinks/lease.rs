@@ -61,7 +61,7 @@ impl SinkLease {
         let row = client
             .query_one(
                 "-- register::sinks::try_take\n\
-                 update debshrew.sink_cursor set epoch = epoch + 1 where sink_id = $1 returning epoch",
+                 update debshrew.sink_cursor set epoch = epoch + 1, relay_pid = pg_backend_pid() where sink_id = $1 returning epoch",
                 &[&sink],
             )
             .await

@@ -2,6 +2,7 @@
 
 mod lease;
 mod needs;
+mod overview;
 mod retracted;
 mod stream;
 
@@ -13,7 +14,8 @@ use super::{RegisterError, height};
 use crate::block::{BlockHash, BlockRef, Height};
 
 pub use lease::{Attach, Attached, SinkLease};
-pub use needs::{SinkNeeds, detach_late, late_blocker, sink_needs, sinks_reach};
+pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
+pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
     Retracted, forget_retracted, lock_reserved, new_reorg, read_retracted, retracted_block, write_retracted,
 };
