@@ -14,7 +14,8 @@ use super::random::at;
 use super::replica::Replica;
 use super::sink::{Memory, Run, relay};
 use super::{commit, first};
-use crate::support::{Journaling, Pruner, Rig, changes, connect_as, database, until, whole};
+use crate::support::{Journaling, Pruner, Rig, changes, connect_as, database, own_server, until, whole};
+use debshrew::cluster::Stop;
 
 const TABLE: &str = "create table t (id integer primary key, x text)";
 
@@ -314,4 +315,29 @@ impl Running {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
+}
+
+#[tokio::test]
+async fn what_a_crash_of_the_database_may_lose_is_not_published() {
+    // Commits that do not wait for the disk get there when somebody else's does, or after ten seconds.
+    let (cluster, test) = own_server(&[("wal_writer_delay", "10s"), ("autovacuum", "off")]).await;
+    let mut rig = Rig::up(&test, "lazy_sink", TABLE).await;
+    let sink = Memory::default();
+    let run = relay(&rig, "events", first(), &sink);
+    commit(&mut rig, 0, 0, &put(0, "0")).await;
+    run.catch_up().await.unwrap();
+    let running = run.start();
+    for height in 1..20 {
+        commit(&mut rig, height, 0, &put(height, "0")).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.stop(Stop::Immediate).unwrap();
+    running.stop().await;
+    cluster.start_again().unwrap();
+    let client = test.connect().await;
+    let checkpoint: i32 =
+        client.query_one("select height from debshrew.checkpoint", &[]).await.unwrap().get(0);
+    assert!(checkpoint < 19, "nothing was lost");
+    let published = sink.steps().last().unwrap().height().unwrap().to_sql();
+    assert!(published <= checkpoint, "published up to {published}, committed up to {checkpoint}");
 }
