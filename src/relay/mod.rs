@@ -5,6 +5,7 @@
 
 mod breaker;
 mod error;
+mod format;
 mod pattern;
 mod reader;
 mod sink;
@@ -14,6 +15,7 @@ mod stream;
 mod task;
 
 pub use error::RelayError;
+pub use format::About;
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use task::{Make, Relay, Until};

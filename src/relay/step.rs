@@ -45,8 +45,10 @@ impl Step {
         match &self.kind {
             StepKind::Apply { block, .. } => format!("{}-apply-{}", self.cursor.reorg, block.height.get()),
             StepKind::Retract { block, reorg, .. } => format!("{reorg}-retract-{}", block.height.get()),
+            // Another one at the same block may have its rows in another order, and other parts: none of them is a repetition.
             StepKind::Snapshot { block, part, .. } => {
-                format!("{}-snapshot-{}-{part}", self.cursor.reorg, height(block))
+                let taken = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+                format!("{}-snapshot-{}-{taken}-{part}", self.cursor.reorg, height(block))
             }
         }
     }
@@ -61,6 +63,14 @@ impl Step {
 
     pub fn height(&self) -> Option<Height> {
         self.block().map(|block| block.height)
+    }
+
+    /// The rollback that it undoes a block of; otherwise the last one before it, 0 if there was none.
+    pub fn reorg(&self) -> i64 {
+        match &self.kind {
+            StepKind::Retract { reorg, .. } => *reorg,
+            StepKind::Apply { .. } | StepKind::Snapshot { .. } => self.cursor.reorg,
+        }
     }
 
     /// `apply`, `retract` or `snapshot`.

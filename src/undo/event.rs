@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::db::catalog::Shape;
 use crate::table::Target;
 
 /// A row that a block created, updated or deleted, or one that is just there, for a snapshot. Never neither.
@@ -96,7 +97,11 @@ pub enum EventType {
     Timestamp,
     TimestampWithZone,
     Uuid,
-    Array(Box<EventType>),
+    Array {
+        element: Box<EventType>,
+        /// What stands between the elements: a comma, but for `box` and some types of extensions.
+        delimiter: char,
+    },
     /// Everything else, by PostgreSQL's name of the type: texts, enums, intervals, ranges, composites, addresses.
     Text(String),
 }
@@ -136,7 +141,7 @@ impl EventTable {
             let column = table.column(*id);
             EventColumn {
                 name: column.name.clone(),
-                type_: EventType::of(&column.type_sql),
+                type_: EventType::of(&column.type_sql, &column.shape),
                 nullable: !column.not_null && !table.key.contains(id),
             }
         });
@@ -152,9 +157,10 @@ impl EventTable {
 
 impl EventType {
     /// By the type's name for SQL, as [`crate::db::catalog::Column::type_sql`] has it.
-    fn of(type_sql: &str) -> EventType {
-        if let Some(element) = type_sql.strip_suffix("[]") {
-            return EventType::Array(Box::new(EventType::of(element)));
+    fn of(type_sql: &str, shape: &Shape) -> EventType {
+        if let (Some(name), Shape::Array { element, delimiter }) = (type_sql.strip_suffix("[]"), shape) {
+            let element = Box::new(EventType::of(name, element));
+            return EventType::Array { element, delimiter: *delimiter };
         }
         match type_sql.strip_prefix("pg_catalog.") {
             Some("bool") => EventType::Boolean,
