@@ -9,6 +9,7 @@ use crate::db::DbError;
 use crate::failure::{Kind, some_of};
 use crate::pipeline::PipelineError;
 use crate::register::RegisterError;
+use crate::relay::RelayError;
 use crate::runtime::RuntimeError;
 use crate::schema::SchemaError;
 use crate::server::ServerError;
@@ -86,6 +87,11 @@ pub enum Error {
     /// By `sinks`, which has said why.
     #[error("{} halted, or must begin again", quoted_sinks(.0))]
     SinksHalted(Vec<String>),
+    #[error(transparent)]
+    Relay(Box<RelayError>),
+    /// By `run`, which has said why.
+    #[error("{} could not publish everything that is committed", quoted_sinks(.0))]
+    SinksBehind(Vec<String>),
     #[error("{}", which_sink(.name, *.found, .known))]
     WhichSink { name: String, found: usize, known: String },
     #[error("sink `{0}` is run by a process: take it out of the configuration of `debshrew run` first")]
@@ -176,7 +182,9 @@ impl Error {
             | Error::Unusable { .. }
             | Error::NobodyToAsk
             | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
-            Error::Halted(_) | Error::SaidToBeHalted(_) | Error::SinksHalted(_) => Exit::Halted,
+            Error::Halted(_) | Error::SaidToBeHalted(_) | Error::SinksHalted(_) | Error::SinksBehind(_) => {
+                Exit::Halted
+            }
             Error::WhichSink { .. } => Exit::Usage,
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
             Error::Pipeline(error) => match &**error {
@@ -191,6 +199,7 @@ impl Error {
             | Error::Source(_)
             | Error::Pending { .. }
             | Error::Checks(_)
+            | Error::Relay(_)
             | Error::SinkRuns(_)
             | Error::Declined
             | Error::Input(_)
@@ -224,6 +233,7 @@ impl Error {
                 ),
                 error => error.advice(),
             },
+            Error::Relay(error) => error.advice(),
             Error::Simulate(SimulateError::Listen { .. }) => {
                 Some("--listen takes another address; port 0 is any free one".into())
             }

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod error;
 pub mod migrate;
 pub mod output;
+mod relays;
 pub mod rollback;
 pub mod run;
 pub mod service;
@@ -18,6 +19,7 @@ pub mod sink;
 pub mod sinks;
 pub mod start;
 pub mod status;
+pub mod tail;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -117,6 +119,7 @@ pub enum Command {
     Rollback(rollback::Args),
     Sinks(sinks::Args),
     Sink(sink::Args),
+    Tail(tail::Args),
     Simulate(simulate::Args),
     Demo(demo::Args),
     Config(config::Args),
@@ -160,6 +163,7 @@ fn dispatch(cli: &Cli) -> Result<(), Error> {
         Command::Rollback(args) => rollback::run(args, globals),
         Command::Sinks(args) => sinks::run(args, globals),
         Command::Sink(args) => sink::run(args, globals),
+        Command::Tail(args) => tail::run(args, globals),
         Command::Simulate(args) => simulate::run(args, globals),
         Command::Demo(args) => demo::run(args, globals),
         Command::Config(args) => config::run(args, globals),

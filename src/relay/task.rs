@@ -13,6 +13,7 @@ use super::stream::{Ended, Stream};
 use crate::config;
 use crate::db::Db;
 use crate::failure::{Kind, chain};
+use crate::observe::SinkMetrics;
 use crate::register::{self, RegisterError, SinkLease, SinkSpec};
 
 /// How often it is looked whether the lock is free, or whether somebody let a sink that halted, was paused or is lost go on.
@@ -29,6 +30,7 @@ pub struct Relay {
     pub settings: config::Sink,
     pub db: Db,
     pub make: Make,
+    pub metrics: SinkMetrics,
     /// Something may have been committed.
     pub wake: tokio::sync::watch::Receiver<u64>,
 }
@@ -84,6 +86,7 @@ impl Relay {
             RelayError::Sink(error) => error.retry_after,
             _ => None,
         };
+        self.metrics.failed();
         let was_open = breaker.is_open();
         let pause = breaker.failed(retry_after);
         let (reason, hint) = (chain(error), error.advice());

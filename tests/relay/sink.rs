@@ -121,6 +121,7 @@ pub fn relay(rig: &Rig, name: &str, from: Beginning, sink: &Memory) -> Run {
         name: name.to_owned(),
         settings: settings(from),
         db: rig.db.clone(),
+        metrics: debshrew::observe::SinkMetrics::new(&rig.name, name),
         make,
         wake,
     };
