@@ -4,9 +4,13 @@
 //! Sees only what is in the database. A pipeline never waits for it.
 
 mod breaker;
+mod console;
 mod error;
-mod format;
+mod file;
+pub mod format;
+mod open;
 mod pattern;
+mod readable;
 mod reader;
 mod sink;
 mod snapshot;
@@ -17,6 +21,7 @@ mod task;
 
 pub use error::RelayError;
 pub use format::About;
+pub use open::open;
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use tail::Tail;
