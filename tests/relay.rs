@@ -1,6 +1,8 @@
 //! Streams of changes: a consumer that replays a sink's steps has the tables as they were at the stream's cursor, whatever
 //! blocks, reorgs, prunes and crashes there are.
 
+#[cfg(feature = "failpoints")]
+mod crash;
 mod kept;
 mod random;
 mod replica;

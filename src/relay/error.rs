@@ -30,6 +30,8 @@ pub enum RelayError {
     TooLate { wanted: String, first: String },
     #[error("block {height} is not committed yet; the next one is {next}")]
     NotCommitted { height: Height, next: Height },
+    #[error("it halted, or must begin again: {0}")]
+    Stuck(String),
     #[error("there is a stream already where it is to write, up to {at}")]
     Occupied { at: String },
     #[error("nothing is left of what was published up to {at}")]
@@ -50,6 +52,7 @@ impl RelayError {
             | RelayError::Lost(_)
             | RelayError::TooLate { .. }
             | RelayError::NotCommitted { .. }
+            | RelayError::Stuck(_)
             | RelayError::Occupied { .. }
             | RelayError::Vanished { .. }
             | RelayError::Unreadable => Kind::Permanent,
@@ -69,7 +72,10 @@ impl RelayError {
                 "let it write elsewhere, or say `debshrew sink resync` to append to what is there".into(),
             ),
             RelayError::Vanished { .. } => Some(format!("put it back, or begin again: {RESYNC}")),
-            RelayError::Db(_) | RelayError::Deadline { .. } | RelayError::NotCommitted { .. } => None,
+            RelayError::Db(_)
+            | RelayError::Deadline { .. }
+            | RelayError::NotCommitted { .. }
+            | RelayError::Stuck(_) => None,
         }
     }
 }

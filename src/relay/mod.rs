@@ -21,7 +21,7 @@ mod task;
 
 pub use error::RelayError;
 pub use format::About;
-pub use open::open;
+pub use open::{console, open};
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use tail::Tail;

@@ -97,12 +97,11 @@ impl<'a> Stream<'a> {
                     height = at.block.map(|block| block.height.get()),
                     "resuming where the sink says that it stands"
                 );
-                self.lease.advance(at, 0).await?;
+                self.lease.advance(at, Some(0)).await?;
                 self.record.cursor = at;
                 Ok(())
             }
-            // Nothing was published yet if nothing was reserved.
-            (Stage::Streaming, None) if reserved > cursor.block.map(|block| block.height) => {
+            (Stage::Streaming, None) if self.record.published => {
                 Err(RelayError::Vanished { at: name(cursor.block) })
             }
             _ => Ok(()),
@@ -226,7 +225,7 @@ impl<'a> Stream<'a> {
         if self.record.cursor.reorg < reorg.id {
             // Nothing of it had been published.
             self.record.cursor.reorg = reorg.id;
-            self.lease.advance(self.record.cursor, 0).await?;
+            self.lease.advance(self.record.cursor, None).await?;
         }
         Ok(())
     }
@@ -265,7 +264,7 @@ impl<'a> Stream<'a> {
         }
         within(DEADLINE, "publishing", self.sink.flush()).await?;
         crash_point("relay-before-cursor");
-        let reorg = self.lease.advance(self.record.cursor, self.pending_events).await?;
+        let reorg = self.lease.advance(self.record.cursor, Some(self.pending_events)).await?;
         crash_point("relay-after-cursor");
         if let Some(since) = self.pending_since.take() {
             self.relay.metrics.published(since.elapsed());

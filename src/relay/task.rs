@@ -47,8 +47,10 @@ pub struct Until {
 /// What became of a session.
 enum Session {
     Ended,
-    /// Another process has the lock, or somebody paused the sink, or it is lost or has halted.
+    /// Another process has the lock, or somebody paused the sink.
     Idle,
+    /// It is lost or has halted, for this reason.
+    Stuck(String),
 }
 
 impl Relay {
@@ -62,6 +64,12 @@ impl Relay {
                 Some(Ok(Session::Idle)) => {
                     if until.finish.is_cancelled() {
                         return Ok(());
+                    }
+                    LOOK
+                }
+                Some(Ok(Session::Stuck(reason))) => {
+                    if until.finish.is_cancelled() {
+                        return Err(RelayError::Stuck(reason));
                     }
                     LOOK
                 }
@@ -115,7 +123,10 @@ impl Relay {
         let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec()).await? else {
             return Ok(Session::Idle);
         };
-        if record.paused || record.halted || record.stage == register::Stage::Lost {
+        if record.halted || record.stage == register::Stage::Lost {
+            return Ok(Session::Stuck(record.problem.unwrap_or_default()));
+        }
+        if record.paused {
             return Ok(Session::Idle);
         }
         let ended = match Stream::open(self, &lease, record).await {

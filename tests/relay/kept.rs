@@ -10,7 +10,6 @@ use debshrew::relay::StepKind;
 use debshrew::schema::tables_in_step;
 use debshrew::undo::{Range, derive};
 
-use super::random::at;
 use super::replica::Replica;
 use super::sink::{Memory, Run, relay};
 use super::{commit, first};
@@ -87,7 +86,8 @@ async fn a_sink_that_is_behind_for_too_long_is_lost_and_begins_again() {
     let lost = overview(&rig).await;
     assert_eq!((lost.state.as_str(), lost.holds_journals), ("lost", false));
     // It publishes nothing until somebody says so.
-    run.catch_up().await.unwrap();
+    let error = run.catch_up().await.unwrap_err().to_string();
+    assert!(error.contains("it was behind for more than 00:00:00.2"), "{error}");
     assert_eq!(sink.steps().len(), 1);
     rig.try_commit_with(2, changes(r#"-t {"id": 0}"#), Journaling::Skipped).await.unwrap();
     order(&rig, SinkOrder::Resync).await;

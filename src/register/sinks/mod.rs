@@ -82,6 +82,8 @@ pub struct SinkRecord {
     pub halted: bool,
     pub problem: Option<String>,
     pub cursor: Cursor,
+    /// A step was published since the stream began.
+    pub published: bool,
     /// Blocks up to this one may have been published.
     pub reserved: Option<Height>,
     /// It is to begin again with a snapshot, whatever the configuration says.
@@ -89,7 +91,7 @@ pub struct SinkRecord {
 }
 
 impl SinkRecord {
-    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved";
+    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
 
     fn read(row: &Row) -> Result<SinkRecord, RegisterError> {
         Ok(SinkRecord {
@@ -103,6 +105,7 @@ impl SinkRecord {
                 generation: row.get("generation"),
             },
             reserved: height(row.get("reserved"))?,
+            published: row.get("published"),
             resync: row.get("resync"),
         })
     }
