@@ -1,48 +1,18 @@
 //! A sink's task: takes the sink's lock, follows the chain as long as that goes well, and waits and tries again as long as it
 //! does not.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use super::breaker::Breaker;
 use super::error::RelayError;
-use super::sink::Sink;
+use super::setup::{Relay, Until};
 use super::stream::{Ended, Stream};
 use crate::config;
-use crate::db::Db;
 use crate::failure::{Kind, chain};
-use crate::observe::SinkMetrics;
 use crate::register::{self, RegisterError, SinkLease, SinkSpec};
 
 /// How often it is looked whether the lock is free, or whether somebody let a sink that halted, was paused or is lost go on.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Makes a sink, which opens nothing before it is asked to.
-pub type Make = Arc<dyn Fn() -> Result<Box<dyn Sink>, super::SinkError> + Send + Sync>;
-
-/// A sink of a pipeline, to be run.
-#[derive(Clone)]
-pub struct Relay {
-    pub pipeline: String,
-    pub name: String,
-    pub settings: config::Sink,
-    pub db: Db,
-    pub make: Make,
-    pub metrics: SinkMetrics,
-    /// Something may have been committed.
-    pub wake: tokio::sync::watch::Receiver<u64>,
-}
-
-/// When a stream ends.
-#[derive(Clone)]
-pub struct Until {
-    /// At once, between two steps.
-    pub stop: CancellationToken,
-    /// When everything that is committed is published; at once, too, if that cannot be.
-    pub finish: CancellationToken,
-}
 
 /// What became of a session.
 enum Session {
