@@ -34,6 +34,7 @@ mod owners;
 mod pipeline;
 mod pruning;
 mod refusals;
+mod relay;
 mod reorgs;
 mod server;
 mod servers;
