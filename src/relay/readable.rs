@@ -109,3 +109,95 @@ fn changed(table: &EventTable, before: &Row, after: &Row) -> Vec<String> {
 fn shown(text: Option<&str>) -> String {
     text.map_or("null".to_owned(), |text| printable::line(&excerpt(text)).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::block::{BlockHash, Height};
+    use crate::register::Cursor;
+    use crate::undo::{EventColumn, EventType};
+
+    fn block(height: u32) -> BlockRef {
+        BlockRef { height: Height::new(height).unwrap(), hash: BlockHash::new([0xab; 32]) }
+    }
+
+    fn step(kind: StepKind, events: Vec<Event>) -> Step {
+        let cursor = Cursor { block: Some(block(7)), reorg: 0, generation: 0 };
+        Step { kind, events, cursor, at: SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045) }
+    }
+
+    fn events() -> Vec<Event> {
+        let column = |name: &str| EventColumn {
+            name: name.into(),
+            type_: EventType::Text("text".into()),
+            nullable: true,
+        };
+        let columns = vec![column("address"), column("amount"), column("note")];
+        let table =
+            Arc::new(EventTable { schema: "s".into(), name: "bal\x1bances".into(), columns, key: vec![0] });
+        let row = |amount: &str, note: Option<&str>| Some(Row::new([Some("a"), Some(amount), note]));
+        let event = |before, after| Event { table: Arc::clone(&table), before, after };
+        vec![
+            event(None, row("1", None)),
+            event(row("1", Some("x\n\x1b[2J")), row("2", Some("x\n\x1b[2J"))),
+            event(row("2", None), None),
+        ]
+    }
+
+    /// What a terminal shows, after the bytes that were sent to it.
+    fn on_screen(text: &str) -> String {
+        let mut parser = vt100::Parser::new(24, 120, 0);
+        parser.process(text.replace('\n', "\r\n").as_bytes());
+        parser.screen().contents()
+    }
+
+    const APPLIED: &str = "\
+block 7 abababababab…  2026-01-02T03:04:05Z  3 changes
+  + bal\\u001bances  address=a  amount=1  note=null
+  ~ bal\\u001bances  address=a  amount: 1 → 2
+  - bal\\u001bances  address=a  amount=2  note=null
+";
+
+    const RETRACTED: &str = "\
+block 7 abababababab… was rolled back  2026-01-02T03:04:05Z  3 changes undone; block 6 stays
+  - bal\\u001bances  address=a  amount=2  note=null
+  ~ bal\\u001bances  address=a  amount: 1 → 2
+  + bal\\u001bances  address=a  amount=1  note=null
+";
+
+    #[test]
+    fn a_block_is_a_heading_and_a_line_a_row() {
+        let applied = step(StepKind::Apply { block: block(7), previous: Some(block(6)) }, events());
+        assert_eq!(readable(&applied, Paint::None), APPLIED);
+        let painted = readable(&applied, Paint::Ansi);
+        assert_eq!(on_screen(&painted), APPLIED.trim_end());
+        assert!(!painted.contains("\x1b[9m") && !painted.contains("\x1b[2J"), "{painted:?}");
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_struck() {
+        let undone = events().into_iter().rev().map(Event::inverted).collect();
+        let kind =
+            StepKind::Retract { block: block(7), previous: Some(block(6)), fork: Some(block(6)), reorg: 1 };
+        let retracted = step(kind, undone);
+        assert_eq!(readable(&retracted, Paint::None), RETRACTED);
+        let painted = readable(&retracted, Paint::Ansi);
+        assert_eq!(on_screen(&painted), RETRACTED.trim_end());
+        let rows: Vec<&str> = painted.lines().skip(1).collect();
+        assert!(rows.iter().all(|row| row.starts_with("  \x1b[9m") && row.ends_with("\x1b[0m")), "{rows:?}");
+    }
+
+    #[test]
+    fn a_snapshot_says_what_is_void() {
+        let void = vec![Arc::clone(&events()[0].table)];
+        let kind = StepKind::Snapshot { block: None, part: 0, last: true, void };
+        let text = readable(&step(kind, vec![events().remove(0)]), Paint::None);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "snapshot before the first block  2026-01-02T03:04:05Z  1 row");
+        assert_eq!(lines[1], "  all that was shown of bal\\u001bances is void");
+        assert_eq!(lines.len(), 3);
+    }
+}
