@@ -30,7 +30,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("commit", &["block", "db", "failure", "table", "register"]),
     ("undo", &["block", "db", "failure", "table", "register"]),
     ("schema", &["block", "db", "failure", "table", "register"]),
-    ("relay", &["block", "config", "db", "failure", "observe", "register", "schema", "table", "undo"]),
+    (
+        "relay",
+        &["block", "config", "db", "failure", "file", "observe", "register", "schema", "table", "undo"],
+    ),
     ("server", &["block", "config", "db", "failure", "observe", "printable", "register", "web"]),
     (
         "pipeline",

@@ -21,6 +21,7 @@ mod hostile;
 mod hostile_source;
 mod hostile_transforms;
 mod journals;
+mod kafka;
 mod keys;
 mod leaks;
 mod ledger;

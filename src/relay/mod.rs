@@ -6,6 +6,8 @@
 mod breaker;
 mod error;
 mod format;
+mod kafka;
+mod open;
 mod pattern;
 mod reader;
 mod sink;
@@ -13,9 +15,11 @@ mod snapshot;
 mod step;
 mod stream;
 mod task;
+mod webhook;
 
 pub use error::RelayError;
 pub use format::About;
+pub use open::open;
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use task::{Make, Relay, Until};
