@@ -1,5 +1,6 @@
 //! The sink for Kafka, on a broker in this process or on the one that `DEBSHREW_TEST_KAFKA` (host:port) names.
 
+mod faults;
 mod stand;
 
 use std::collections::BTreeSet;

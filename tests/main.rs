@@ -44,4 +44,5 @@ mod terminal;
 mod tls;
 mod trust;
 mod views;
+mod webhook;
 mod zoo;

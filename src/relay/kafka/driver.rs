@@ -12,7 +12,9 @@ use krafka::consumer::{AutoOffsetReset, IsolationLevel};
 use krafka::error::ErrorCode;
 use krafka::producer::{DeliveryHandle, Producer, ProducerBuilder, TransactionalProducer};
 use krafka::{CloseOptions, Kafka, KrafkaError, ProtocolErrorKind, Record};
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
+use tokio_util::context::TokioContext;
 
 use super::client::{Client, ClientError, Making, Message, NewTopic, Role, Topic, Trouble};
 use super::security::{secrets, security};
@@ -35,6 +37,7 @@ const TAIL: i64 = 500;
 pub(super) struct Driver {
     kafka: Kafka,
     writer: Option<Writer>,
+    tasks: Tasks,
     times: Times,
     max_message_bytes: usize,
     secrets: Vec<Secret>,
@@ -83,10 +86,22 @@ impl Driver {
             builder = builder.security(security);
         }
         let secrets = secrets(settings);
-        let kafka = within(times.delivery, "connecting", builder.connect())
+        let tasks = Tasks::new().map_err(|error| ClientError {
+            trouble: Trouble::Passing,
+            message: format!("cannot start a thread: {error}"),
+        })?;
+        let kafka = tasks
+            .within(times.delivery, "connecting", builder.connect())
             .await
             .map_err(|error| told(error, &secrets, &format!("cannot connect to {}", all(settings))))?;
-        Ok(Driver { kafka, writer: None, times, max_message_bytes: settings.max_message_bytes, secrets })
+        Ok(Driver {
+            kafka,
+            writer: None,
+            tasks,
+            times,
+            max_message_bytes: settings.max_message_bytes,
+            secrets,
+        })
     }
 
     fn producer(&self) -> ProducerBuilder {
@@ -101,17 +116,16 @@ impl Driver {
             .metrics_push(false)
     }
 
-    async fn begin_as(&mut self, role: Role) -> Result<(), KrafkaError> {
-        self.writer = Some(match role {
+    async fn writer_as(&self, role: Role) -> Result<Writer, KrafkaError> {
+        match role {
             Role::Transactional { id } => {
                 let builder = self.producer().transaction_timeout(self.times.transaction);
-                Writer::Transactional(builder.build_transactional(id).await?)
+                Ok(Writer::Transactional(builder.build_transactional(id).await?))
             }
             Role::Idempotent => {
-                Writer::Idempotent { producer: self.producer().build().await?, sent: Vec::new() }
+                Ok(Writer::Idempotent { producer: self.producer().build().await?, sent: Vec::new() })
             }
-        });
-        Ok(())
+        }
     }
 
     async fn topics_of(&self, names: &[String]) -> Result<Vec<Topic>, KrafkaError> {
@@ -223,33 +237,34 @@ impl Driver {
         Ok(newest)
     }
 
-    async fn write(&mut self, messages: Vec<Message>) -> Result<(), KrafkaError> {
-        let records = messages.into_iter().map(record);
-        match &mut self.writer {
-            Some(Writer::Transactional(producer)) => transaction(producer, records).await,
-            Some(Writer::Idempotent { producer, sent }) => {
-                for record in records {
-                    sent.push(producer.enqueue(record).await?);
-                }
-                Ok(())
-            }
-            None => Err(KrafkaError::illegal_state("nothing was begun")),
-        }
-    }
-
-    async fn settle(&mut self) -> Result<(), KrafkaError> {
-        if let Some(Writer::Idempotent { producer, sent }) = &mut self.writer {
-            producer.flush().await?;
-            for sent in sent.drain(..) {
-                let _place = sent.await?;
-            }
-        }
-        Ok(())
-    }
-
     fn told(&self, error: KrafkaError, what: &str) -> ClientError {
         told(error, &self.secrets, what)
     }
+}
+
+async fn write(writer: &mut Option<Writer>, messages: Vec<Message>) -> Result<(), KrafkaError> {
+    let records = messages.into_iter().map(record);
+    match writer {
+        Some(Writer::Transactional(producer)) => transaction(producer, records).await,
+        Some(Writer::Idempotent { producer, sent }) => {
+            for record in records {
+                sent.push(producer.enqueue(record).await?);
+            }
+            Ok(())
+        }
+        None => Err(KrafkaError::illegal_state("nothing was begun")),
+    }
+}
+
+/// Waits for what was queued.
+async fn settle(writer: &mut Option<Writer>) -> Result<(), KrafkaError> {
+    if let Some(Writer::Idempotent { producer, sent }) = writer {
+        producer.flush().await?;
+        for sent in sent.drain(..) {
+            let _place = sent.await?;
+        }
+    }
+    Ok(())
 }
 
 /// One transaction with all of these, or an error; then the producer is of no use any more.
@@ -285,16 +300,18 @@ async fn transaction(
 
 impl Client for Driver {
     fn begin(&mut self, role: Role) -> BoxFuture<'_, Result<(), ClientError>> {
-        async {
-            let begun = within(self.times.step, "taking up the transactional id", self.begin_as(role)).await;
-            begun.map_err(|error| self.told(error, "cannot begin to write"))
+        let what = "taking up the transactional id";
+        async move {
+            let writer = self.tasks.within(self.times.step, what, self.writer_as(role)).await;
+            self.writer = Some(writer.map_err(|error| self.told(error, "cannot begin to write"))?);
+            Ok(())
         }
         .boxed()
     }
 
     fn topics<'a>(&'a self, names: &'a [String]) -> BoxFuture<'a, Result<Vec<Topic>, ClientError>> {
         async {
-            let found = within(self.times.step, "looking for topics", self.topics_of(names)).await;
+            let found = self.tasks.within(self.times.step, "looking for topics", self.topics_of(names)).await;
             found.map_err(|error| self.told(error, "cannot look for topics"))
         }
         .boxed()
@@ -306,17 +323,19 @@ impl Client for Driver {
         making: Making,
     ) -> BoxFuture<'a, Result<(), ClientError>> {
         async move {
-            let made = within(self.times.step, "making topics", self.make(topics, making)).await;
-            let names =
-                || topics.iter().map(|topic| format!("`{}`", topic.name)).collect::<Vec<_>>().join(", ");
-            made.map_err(|error| self.told(error, &format!("cannot make topics ({})", names())))
+            let made = self.tasks.within(self.times.step, "making topics", self.make(topics, making)).await;
+            made.map_err(|error| {
+                let names: Vec<String> = topics.iter().map(|topic| format!("`{}`", topic.name)).collect();
+                self.told(error, &format!("cannot make topics ({})", names.join(", ")))
+            })
         }
         .boxed()
     }
 
     fn largest_message<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<u64>, ClientError>> {
+        let what = "asking for a topic's settings";
         async move {
-            let found = within(self.times.step, "asking for a topic's settings", self.largest(topic)).await;
+            let found = self.tasks.within(self.times.step, what, self.largest(topic)).await;
             found.map_err(|error| self.told(error, &format!("cannot read the settings of `{topic}`")))
         }
         .boxed()
@@ -327,23 +346,23 @@ impl Client for Driver {
         topic: &'a str,
         key: &'a [u8],
     ) -> BoxFuture<'a, Result<Option<Vec<u8>>, ClientError>> {
+        let what = "reading to the end, or waiting for transactions of others,";
         async move {
-            let waiting = "reading to the end, or waiting for transactions of others,";
-            let found = within(self.times.transaction, waiting, self.newest_in(topic, key)).await;
+            let found = self.tasks.within(self.times.transaction, what, self.newest_in(topic, key)).await;
             found.map_err(|error| self.told(error, &format!("cannot read `{topic}`")))
         }
         .boxed()
     }
 
     fn send(&mut self, messages: Vec<Message>) -> BoxFuture<'_, Result<(), ClientError>> {
-        async {
+        async move {
             let begun = Instant::now();
-            let (limit, transaction) = (self.times.step, self.times.transaction);
-            let written = within(limit, "writing", self.write(messages)).await;
+            let writing = write(&mut self.writer, messages);
+            let written = self.tasks.within(self.times.step, "writing", writing).await;
             written.map_err(|error| {
                 let mut error = self.told(error, "cannot write");
                 // The cluster itself gave the transaction up: nobody else did.
-                if error.trouble == Trouble::Fenced && begun.elapsed() >= transaction {
+                if error.trouble == Trouble::Fenced && begun.elapsed() >= self.times.transaction {
                     error.trouble = Trouble::Passing;
                 }
                 error
@@ -353,43 +372,67 @@ impl Client for Driver {
     }
 
     fn flush(&mut self) -> BoxFuture<'_, Result<(), ClientError>> {
-        async {
-            let settled = within(self.times.step, "writing", self.settle()).await;
+        async move {
+            let settling = settle(&mut self.writer);
+            let settled = self.tasks.within(self.times.step, "writing", settling).await;
             settled.map_err(|error| self.told(error, "cannot write"))
         }
         .boxed()
     }
 }
 
-/// Nothing that is still queued is written once somebody else may have gone on, and an open transaction does not hold up
-/// those who read.
+/// An open transaction would hold up those who read; whatever else is under way ends here.
 impl Drop for Driver {
     fn drop(&mut self) {
+        let Some(Writer::Transactional(producer)) = self.writer.take() else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let limit = self.times.request;
-        match self.writer.take() {
-            Some(Writer::Transactional(producer)) => {
-                runtime.spawn(async move { producer.close_with(CloseOptions::new().timeout(limit)).await });
-            }
-            Some(Writer::Idempotent { producer, .. }) => {
-                runtime.spawn(async move {
-                    producer.close_with(CloseOptions::new().timeout(Duration::ZERO)).await
-                });
-            }
-            None => {}
+        let (tasks, limit) = (std::mem::take(&mut self.tasks), self.times.request);
+        runtime.spawn(async move {
+            let closing = producer.close_with(CloseOptions::new().timeout(limit));
+            // It fails where somebody else has gone on, or the cluster is away: then it is over there as well.
+            tasks.within(limit, "closing", closing).await.ok();
+        });
+    }
+}
+
+/// What the client does on its own: a queued batch, for one, it would try to send for as long as it may, however long nobody
+/// waits for it, and so behind what a later client has written. Here it ends with its driver.
+#[derive(Default)]
+struct Tasks(Option<Runtime>);
+
+impl Tasks {
+    fn new() -> std::io::Result<Tasks> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(2)
+            .thread_name("kafka")
+            .enable_all()
+            .build()?;
+        Ok(Tasks(Some(runtime)))
+    }
+
+    /// A call of the client's, which must not hang.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        call: impl Future<Output = Result<T, KrafkaError>>,
+    ) -> Result<T, KrafkaError> {
+        let Some(runtime) = &self.0 else { return Err(KrafkaError::closed("the client")) };
+        // Boxed: these are large.
+        let call = TokioContext::new(Box::pin(call), runtime.handle().clone());
+        match tokio::time::timeout(limit, call).await {
+            Ok(done) => done,
+            Err(_) => Err(KrafkaError::timeout(format!("{what} took longer than {limit:?}"))),
         }
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    what: &str,
-    call: impl Future<Output = Result<T, KrafkaError>>,
-) -> Result<T, KrafkaError> {
-    // Boxed: these are large.
-    match tokio::time::timeout(limit, Box::pin(call)).await {
-        Ok(done) => done,
-        Err(_) => Err(KrafkaError::timeout(format!("{what} took longer than {limit:?}"))),
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -50,3 +50,42 @@ fn trouble_of(code: ErrorCode) -> Trouble {
         _ => Trouble::Passing,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Kind;
+
+    #[test]
+    fn what_may_pass_is_waited_for_and_nothing_else() {
+        let broker = |code| KrafkaError::broker(code, "said so");
+        for (error, kind) in [
+            (KrafkaError::timeout("it"), Kind::Transient),
+            (KrafkaError::delivery_timeout(true, "it"), Kind::Transient),
+            (broker(ErrorCode::NotEnoughReplicas), Kind::Transient),
+            // Brokers may come back.
+            (broker(ErrorCode::InvalidReplicationFactor), Kind::Transient),
+            (broker(ErrorCode::UnknownTopicOrPartition), Kind::Transient),
+            (broker(ErrorCode::CoordinatorNotAvailable), Kind::Transient),
+            (KrafkaError::auth("no"), Kind::Permanent),
+            (KrafkaError::fenced("no"), Kind::Permanent),
+            (broker(ErrorCode::ProducerFenced), Kind::Permanent),
+            (broker(ErrorCode::TopicAuthorizationFailed), Kind::Permanent),
+            (broker(ErrorCode::TransactionalIdAuthorizationFailed), Kind::Permanent),
+            (broker(ErrorCode::MessageTooLarge), Kind::Permanent),
+            (broker(ErrorCode::InvalidTopic), Kind::Permanent),
+            (KrafkaError::protocol_kind(ProtocolErrorKind::UnknownApiVersion, "no"), Kind::Permanent),
+        ] {
+            assert_eq!(trouble(&error).kind(), kind, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_broker_repeats_is_shortened_and_without_secrets() {
+        let secrets = [Secret::new("sesame")];
+        let error =
+            told(KrafkaError::auth(format!("no sesame {}", "x".repeat(5_000))), &secrets, "cannot do it");
+        assert!(error.message.starts_with("cannot do it: authentication error: no … x"), "{error}");
+        assert!(error.message.len() < 700);
+    }
+}
