@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what the lines say.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use console::{Term, is_dumb, measure_text_width, truncate_str};
@@ -50,6 +50,14 @@ impl Paint {
         match self {
             Paint::None => text.to_owned(),
             Paint::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
+        }
+    }
+
+    /// Text that does not hold any more, with a line through it.
+    pub fn strike(self, text: &str) -> String {
+        match self {
+            Paint::None => text.to_owned(),
+            Paint::Ansi => format!("\x1b[9m{text}\x1b[0m"),
         }
     }
 }
@@ -120,6 +128,15 @@ impl Live {
         self.draw()
     }
 
+    /// Lets whole lines be written above by other means.
+    fn aside(&mut self, write: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.erase()?;
+        self.term.flush()?;
+        let written = write();
+        self.draw()?;
+        written
+    }
+
     fn erase(&mut self) -> io::Result<()> {
         let columns = usize::from(self.term.size().1).max(1);
         // A terminal that became narrower has broken them.
@@ -187,6 +204,31 @@ impl Write for Stderr {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+/// Standard output; on a terminal, above the lines at the bottom of standard error. To be written to in whole lines.
+pub struct Stdout;
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let write = || {
+            let mut out = io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        };
+        // A pipe may make whoever writes there wait for long, and the lines must not wait along.
+        if io::stdout().is_terminal()
+            && let Some(live) = bottom().as_mut()
+        {
+            live.aside(write)?;
+        } else {
+            write()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
     }
 }
 

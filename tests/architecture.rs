@@ -32,7 +32,20 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("schema", &["block", "db", "failure", "table", "register"]),
     (
         "relay",
-        &["block", "config", "db", "failure", "file", "observe", "register", "schema", "table", "undo"],
+        &[
+            "block",
+            "config",
+            "db",
+            "failure",
+            "file",
+            "observe",
+            "printable",
+            "register",
+            "schema",
+            "table",
+            "terminal",
+            "undo",
+        ],
     ),
     ("server", &["block", "config", "db", "failure", "observe", "printable", "register", "web"]),
     (

@@ -39,6 +39,7 @@ mod reorgs;
 mod server;
 mod servers;
 mod simulate;
+mod sinks;
 mod support;
 mod terminal;
 mod tls;

@@ -4,11 +4,14 @@
 //! Sees only what is in the database. A pipeline never waits for it.
 
 mod breaker;
+mod console;
 mod error;
-mod format;
+mod file;
+pub mod format;
 mod kafka;
 mod open;
 mod pattern;
+mod readable;
 mod reader;
 mod sink;
 mod snapshot;

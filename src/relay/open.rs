@@ -1,18 +1,19 @@
-//! A sink of the kind that the configuration names.
+//! Makes a sink of what the configuration says.
 
+use super::console::ConsoleSink;
+use super::file::FileSink;
 use super::format::About;
-use super::kafka::Kafka;
+use super::kafka::KafkaSink;
 use super::sink::{Sink, SinkError};
-use super::webhook::Webhook;
+use super::webhook::WebhookSink;
 use crate::config::{self, Destination};
 
-/// Makes a sink, which opens nothing before it is asked to.
+/// Makes the sink that is configured; it opens nothing before it is asked to.
 pub fn open(settings: &config::Sink, about: &About) -> Result<Box<dyn Sink>, SinkError> {
-    match &settings.to {
-        Destination::Kafka(kafka) => Ok(Box::new(Kafka::new(kafka, settings, about))),
-        Destination::Webhook(webhook) => Ok(Box::new(Webhook::new(webhook, settings, about))),
-        Destination::Console | Destination::File(_) => {
-            Err(SinkError::permanent("there is no sink of this kind yet"))
-        }
-    }
+    Ok(match &settings.to {
+        Destination::Console => Box::new(ConsoleSink::new(settings, about)),
+        Destination::File(file) => Box::new(FileSink::new(settings, file, about)),
+        Destination::Kafka(kafka) => Box::new(KafkaSink::new(settings, kafka, about)),
+        Destination::Webhook(webhook) => Box::new(WebhookSink::new(settings, webhook, about)),
+    })
 }

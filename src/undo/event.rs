@@ -162,7 +162,9 @@ impl EventType {
             let element = Box::new(EventType::of(name, element));
             return EventType::Array { element, delimiter: *delimiter };
         }
-        match type_sql.strip_prefix("pg_catalog.") {
+        // Names that are words of SQL, such as `timestamp`, are in quotes.
+        let name = type_sql.strip_prefix("pg_catalog.").map(|name| name.trim_matches('"'));
+        match name {
             Some("bool") => EventType::Boolean,
             Some("int2") => EventType::Int16,
             Some("int4") => EventType::Int32,

@@ -10,19 +10,19 @@ use crate::relay::step::{Step, StepKind};
 use crate::undo::Event;
 
 /// Writes documents.
-pub(crate) struct Documents {
+pub struct Documents {
     about: About,
     /// Per table, its name as JSON.
     tables: Tables<Vec<u8>>,
 }
 
 impl Documents {
-    pub(crate) fn new(about: &About) -> Documents {
+    pub fn new(about: &About) -> Documents {
         Documents { about: about.clone(), tables: Tables::new() }
     }
 
     /// Appends a step's document: its rows in short.
-    pub(crate) fn write(&mut self, step: &Step, out: &mut Vec<u8>) {
+    pub fn write(&mut self, step: &Step, out: &mut Vec<u8>) {
         self.head(step, out);
         for (place, event) in step.events.iter().enumerate() {
             out.extend_from_slice(if place == 0 { br#"{"table":"# } else { br#",{"table":"# });
@@ -38,7 +38,7 @@ impl Documents {
     }
 
     /// Appends a step's document in which the events are envelopes.
-    pub(crate) fn write_envelopes(&self, envelopes: &mut Envelopes, step: &Step, out: &mut Vec<u8>) {
+    pub fn write_envelopes(&self, envelopes: &mut Envelopes, step: &Step, out: &mut Vec<u8>) {
         self.head(step, out);
         envelopes.begin(step);
         for (place, record) in records(step).enumerate() {

@@ -7,7 +7,7 @@ use crate::relay::step::{Step, StepKind};
 
 /// What a control record says of its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
+pub enum Status {
     Begin,
     End,
     /// With this step all is taken back that a rollback undid. Stands before the step's end.
@@ -16,7 +16,7 @@ pub(crate) enum Status {
 
 impl Status {
     /// Those that a step has, in their order.
-    pub(crate) fn of(step: &Step) -> impl Iterator<Item = Status> {
+    pub fn of(step: &Step) -> impl Iterator<Item = Status> {
         let is_over = matches!(&step.kind, StepKind::Retract { reorg, .. } if step.cursor.reorg == *reorg);
         [Some(Status::Begin), is_over.then_some(Status::Reorg), Some(Status::End)].into_iter().flatten()
     }
@@ -31,7 +31,7 @@ impl Status {
 }
 
 /// Appends a control record.
-pub(crate) fn control(status: Status, step: &Step, schemas: bool, out: &mut Vec<u8>) {
+pub fn control(status: Status, step: &Step, schemas: bool, out: &mut Vec<u8>) {
     if schemas {
         out.extend_from_slice(&schema::head(&schema::control()));
     }
@@ -68,7 +68,7 @@ pub(crate) fn control(status: Status, step: &Step, schemas: bool, out: &mut Vec<
 }
 
 /// Appends a control record's key.
-pub(crate) fn control_key(step: &Step, schemas: bool, out: &mut Vec<u8>) {
+pub fn control_key(step: &Step, schemas: bool, out: &mut Vec<u8>) {
     let payload = format!(r#"{{"id":"{}"}}"#, step.id());
     match schemas {
         false => out.extend_from_slice(payload.as_bytes()),

@@ -10,7 +10,7 @@ use super::tables::Tables;
 use crate::relay::step::{Step, StepKind};
 
 /// Writes the messages of one step after another.
-pub(crate) struct Envelopes {
+pub struct Envelopes {
     about: About,
     schemas: bool,
     tables: Tables<Table>,
@@ -44,19 +44,19 @@ struct Fixed {
 }
 
 impl Envelopes {
-    pub(crate) fn new(about: &About, schemas: bool) -> Envelopes {
+    pub fn new(about: &About, schemas: bool) -> Envelopes {
         Envelopes { about: about.clone(), schemas, tables: Tables::new(), step: Fixed::default(), order: 0 }
     }
 
     /// Begins with a step; its records follow, in their order.
-    pub(crate) fn begin(&mut self, step: &Step) {
+    pub fn begin(&mut self, step: &Step) {
         self.order = 0;
         self.tables.all().for_each(|table| table.order = 0);
         self.step.set(step);
     }
 
     /// Appends the next record's value.
-    pub(crate) fn value(&mut self, step: &Step, record: Record<'_>, out: &mut Vec<u8>) {
+    pub fn value(&mut self, step: &Step, record: Record<'_>, out: &mut Vec<u8>) {
         let Envelopes { about, schemas, tables, step: fixed, order } = self;
         *order += 1;
         let (names, table) = tables.get(record.table(), || Table::new(about, *schemas, record));
@@ -92,7 +92,7 @@ impl Envelopes {
     }
 
     /// Appends the key of a record's row. Returns whether it has one.
-    pub(crate) fn key(&mut self, record: Record<'_>, out: &mut Vec<u8>) -> bool {
+    pub fn key(&mut self, record: Record<'_>, out: &mut Vec<u8>) -> bool {
         let Record::Row(event) = record else { return false };
         let Envelopes { about, schemas, tables, .. } = self;
         let (names, table) = tables.get(record.table(), || Table::new(about, *schemas, record));

@@ -8,7 +8,7 @@ use crate::config::{self, Format};
 use crate::relay::step::Step;
 
 /// Writes steps as lines.
-pub(crate) enum Lines {
+pub enum Lines {
     /// A line a message.
     Debezium(Envelopes),
     /// A line a step.
@@ -16,7 +16,7 @@ pub(crate) enum Lines {
 }
 
 impl Lines {
-    pub(crate) fn new(settings: &config::Sink, about: &About) -> Lines {
+    pub fn new(settings: &config::Sink, about: &About) -> Lines {
         match settings.format {
             Format::Debezium => Lines::Debezium(Envelopes::new(about, settings.schemas)),
             Format::Compact => Lines::Compact(Documents::new(about)),
@@ -24,7 +24,7 @@ impl Lines {
     }
 
     /// Appends a step's lines.
-    pub(crate) fn write(&mut self, step: &Step, out: &mut Vec<u8>) {
+    pub fn write(&mut self, step: &Step, out: &mut Vec<u8>) {
         match self {
             Lines::Debezium(envelopes) => {
                 envelopes.begin(step);

@@ -13,11 +13,11 @@ mod schema;
 mod tables;
 mod value;
 
-pub(crate) use compact::Documents;
-pub(crate) use control::{Status, control, control_key};
-pub(crate) use envelope::Envelopes;
-pub(crate) use lines::Lines;
-pub(crate) use record::{Record, records};
+pub use compact::Documents;
+pub use control::{Status, control, control_key};
+pub use envelope::Envelopes;
+pub use lines::Lines;
+pub use record::{Record, records};
 
 /// Whose events they are.
 #[derive(Clone, Debug, PartialEq, Eq)]

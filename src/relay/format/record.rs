@@ -7,14 +7,14 @@ use crate::undo::{Event, EventTable, Operation};
 
 /// One message about rows.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Record<'a> {
+pub enum Record<'a> {
     /// What a consumer holds of the table is void. It has no key.
     Void(&'a Arc<EventTable>),
     Row(&'a Event),
 }
 
 /// A step's messages, in the order in which they are to be taken.
-pub(crate) fn records(step: &Step) -> impl Iterator<Item = Record<'_>> {
+pub fn records(step: &Step) -> impl Iterator<Item = Record<'_>> {
     let void = match &step.kind {
         StepKind::Snapshot { void, .. } => void.as_slice(),
         StepKind::Apply { .. } | StepKind::Retract { .. } => &[],
@@ -32,7 +32,7 @@ pub(super) fn count(step: &Step) -> u64 {
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn table(self) -> &'a Arc<EventTable> {
+    pub fn table(self) -> &'a Arc<EventTable> {
         match self {
             Record::Void(table) => table,
             Record::Row(event) => &event.table,
@@ -40,7 +40,7 @@ impl<'a> Record<'a> {
     }
 
     /// Whether the row is gone after it, so that a tombstone may follow.
-    pub(crate) fn is_delete(self) -> bool {
+    pub fn is_delete(self) -> bool {
         matches!(self, Record::Row(event) if event.operation() == Operation::Delete)
     }
 

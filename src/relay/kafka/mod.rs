@@ -25,7 +25,7 @@ use crate::failure::{Kind, excerpt};
 type Connect =
     Box<dyn Fn(&config::Kafka) -> BoxFuture<'_, Result<Box<dyn Client>, ClientError>> + Send + Sync>;
 
-pub(super) struct Kafka {
+pub(super) struct KafkaSink {
     settings: config::Kafka,
     pipeline: String,
     name: String,
@@ -35,13 +35,13 @@ pub(super) struct Kafka {
     client: Option<Box<dyn Client>>,
 }
 
-impl Kafka {
-    pub(super) fn new(settings: &config::Kafka, sink: &config::Sink, about: &About) -> Kafka {
+impl KafkaSink {
+    pub(super) fn new(sink: &config::Sink, settings: &config::Kafka, about: &About) -> KafkaSink {
         let connect: Connect = Box::new(|settings| {
             async { Ok(Box::new(Driver::connect(settings).await?) as Box<dyn Client>) }.boxed()
         });
         let records = Records::new(sink, about);
-        Kafka {
+        KafkaSink {
             settings: settings.clone(),
             pipeline: about.pipeline.clone(),
             name: about.sink.clone(),
@@ -169,7 +169,7 @@ fn not_open() -> SinkError {
     SinkError::transient("the sink is not open")
 }
 
-impl Sink for Kafka {
+impl Sink for KafkaSink {
     fn open(&mut self) -> BoxFuture<'_, Result<Position, SinkError>> {
         self.take_up().boxed()
     }

@@ -25,7 +25,7 @@ use crate::failure::{Kind, chain};
 /// Shorter parts of a URL are no secrets, and would make what a server says unreadable.
 const SHORTEST_SECRET: usize = 4;
 
-pub(super) struct Webhook {
+pub(super) struct WebhookSink {
     settings: config::Webhook,
     /// Pipeline and sink, so that ids are apart from those of others who send to the same place.
     stream: String,
@@ -40,10 +40,10 @@ struct Open {
     signer: Option<Signer>,
 }
 
-impl Webhook {
-    pub(super) fn new(settings: &config::Webhook, sink: &config::Sink, about: &About) -> Webhook {
+impl WebhookSink {
+    pub(super) fn new(sink: &config::Sink, settings: &config::Webhook, about: &About) -> WebhookSink {
         let stream = format!("{}/{}", about.pipeline, about.sink);
-        Webhook { settings: settings.clone(), stream, bodies: Bodies::new(sink, about), open: None }
+        WebhookSink { settings: settings.clone(), stream, bodies: Bodies::new(sink, about), open: None }
     }
 
     /// The URL as it may be shown.
@@ -191,7 +191,7 @@ impl Webhook {
     }
 }
 
-impl Sink for Webhook {
+impl Sink for WebhookSink {
     fn open(&mut self) -> BoxFuture<'_, Result<Position, SinkError>> {
         async {
             self.open = Some(self.make()?);
