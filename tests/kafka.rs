@@ -2,6 +2,7 @@
 
 mod faults;
 mod stand;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

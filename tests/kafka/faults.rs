@@ -180,14 +180,14 @@ async fn a_commit_whose_answer_is_lost_once_goes_through() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_that_the_cluster_gave_up_is_not_taken_for_a_fence() {
+async fn a_step_that_takes_too_long_is_given_up() {
     let stand = Stand::fake().await;
     let steps = chain();
     let settings = Kafka { timeout: Duration::from_millis(200), ..stand.settings() };
     let mut sink = open(settings.clone());
     sink.open().await.unwrap();
     publish(&mut *sink, &steps[..1]).await.unwrap();
-    // The brokers hold a transaction's first record for longer than a transaction may take.
+    // Longer than a step may take, and than the cluster lets a transaction take.
     stand.broker().on(ApiKey::Produce, |_| Control::Delay(Duration::from_millis(900)));
     let error = publish(&mut *sink, &steps[1..]).await.unwrap_err();
     assert_eq!(error.kind, Kind::Transient, "{error}");

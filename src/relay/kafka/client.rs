@@ -1,5 +1,7 @@
 //! What the sink needs of a client of Kafka. Another client is another file beside `driver`.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 use crate::failure::Kind;
@@ -99,6 +101,17 @@ pub(super) struct ClientError {
     pub(super) message: String,
 }
 
+impl ClientError {
+    /// The same, of a transaction that was begun so long ago. Past its time the cluster itself gives it up and fences its
+    /// producer off, which was perhaps not running all the while; then nobody else did.
+    pub(super) fn after(self, elapsed: Duration, limit: Duration) -> ClientError {
+        match self.trouble {
+            Trouble::Fenced if elapsed >= limit => ClientError { trouble: Trouble::Passing, ..self },
+            _ => self,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// A network, a broker that is away, a time that is over: it may pass.
@@ -136,6 +149,41 @@ impl Trouble {
                 "the topic's `max.message.bytes` is less than `max_message_bytes` here: raise the one or lower the other",
             ),
             Trouble::Refused => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_fenced_after_its_time_was_given_up_by_the_cluster() {
+        let after = |trouble, seconds| {
+            let error = ClientError { trouble, message: String::new() };
+            error.after(Duration::from_secs(seconds), Duration::from_secs(60)).trouble
+        };
+        assert_eq!(after(Trouble::Fenced, 59), Trouble::Fenced);
+        assert_eq!(after(Trouble::Fenced, 60), Trouble::Passing);
+        assert_eq!(after(Trouble::Denied, 60), Trouble::Denied);
+    }
+
+    #[test]
+    fn a_message_is_never_larger_than_it_is_taken_for() {
+        for (key, value, id) in
+            [(None, None, None), (Some(3), Some(70_000), None), (Some(300), None, Some("0-apply-1:7"))]
+        {
+            let part = |length: Option<usize>| length.map(|length| vec![b'x'; length]);
+            let id = id.map(str::to_owned);
+            let message =
+                Message { topic: "t".into(), partition: None, key: part(key), value: part(value), id };
+            // Of a batch with one record, by its layout.
+            let varint = |length: usize| 1 + usize::from(length > 63) + usize::from(length > 8191);
+            let part = |length: Option<usize>| length.map_or(1, |length| varint(length) + length);
+            let header = message.id.as_ref().map_or(0, |id| 1 + 2 + varint(id.len()) + id.len());
+            let body = 1 + 1 + 1 + part(key) + part(value) + 1 + header;
+            let exact = 61 + varint(body) + body;
+            assert!((exact..exact + 60).contains(&message.bytes()), "{exact} {}", message.bytes());
         }
     }
 }

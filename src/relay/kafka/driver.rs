@@ -360,12 +360,7 @@ impl Client for Driver {
             let writing = write(&mut self.writer, messages);
             let written = self.tasks.within(self.times.step, "writing", writing).await;
             written.map_err(|error| {
-                let mut error = self.told(error, "cannot write");
-                // The cluster itself gave the transaction up: nobody else did.
-                if error.trouble == Trouble::Fenced && begun.elapsed() >= self.times.transaction {
-                    error.trouble = Trouble::Passing;
-                }
-                error
+                self.told(error, "cannot write").after(begun.elapsed(), self.times.transaction)
             })
         }
         .boxed()
