@@ -9,6 +9,7 @@ mod deadline;
 mod error;
 mod file;
 pub mod format;
+mod kafka;
 mod open;
 mod pattern;
 mod readable;
@@ -20,6 +21,7 @@ mod step;
 mod stream;
 mod tail;
 mod task;
+mod webhook;
 
 pub use error::RelayError;
 pub use format::About;
