@@ -196,7 +196,7 @@ async fn broken(answer: &'static [u8], hangs: bool) -> SinkError {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut request = [0; 4096];
-                stream.read(&mut request).await.unwrap();
+                assert!(stream.read(&mut request).await.unwrap() > 0);
                 stream.write_all(answer).await.unwrap();
                 if hangs {
                     std::future::pending::<()>().await;
