@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::breaker::Breaker;
 use super::deadline::within;
 use super::error::RelayError;
@@ -19,6 +21,9 @@ use crate::undo::Event;
 
 /// How often it is looked for something new when nobody wakes it.
 pub(super) const POLL: Duration = Duration::from_millis(250);
+
+/// How often it is looked at most.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// So many blocks are declared as about to be published at once.
 const RESERVED: u32 = 64;
@@ -103,17 +108,20 @@ impl<'a> Stream<'a> {
 
     /// Publishes until there is nothing more to do here.
     pub(super) async fn follow(&mut self, until: &Until, breaker: &mut Breaker) -> Result<Ended, RelayError> {
-        self.begin().await?;
         let mut wake = self.relay.wake.clone();
         loop {
+            if until.stop.is_cancelled() {
+                return Ok(Ended::Finished);
+            }
             wake.mark_unchanged();
+            let looked = Instant::now();
             let record = self.lease.record().await?;
             if record.paused || record.halted || record.stage == Stage::Lost {
                 return Ok(Ended::Told);
             }
             let finishing = until.finish.is_cancelled();
             let is_done = match self.record.stage {
-                Stage::Streaming => self.turn().await?,
+                Stage::Streaming => self.turn(&until.stop).await?,
                 _ => self.begin().await?,
             };
             if breaker.succeeded() > 0 || record.problem.is_some() {
@@ -127,9 +135,14 @@ impl<'a> Stream<'a> {
                     tokio::select! {
                         changed = wake.changed() => if changed.is_err() { tokio::time::sleep(POLL).await },
                         () = until.finish.cancelled() => {}
+                        () = until.stop.cancelled() => {}
                         () = tokio::time::sleep(POLL) => {}
                     }
                 }
+            }
+            if !finishing {
+                // While blocks come fast, many are taken together.
+                tokio::time::sleep_until((looked + LOOK).into()).await;
             }
         }
     }
@@ -168,13 +181,13 @@ impl<'a> Stream<'a> {
     }
 
     /// Publishes what is next. Returns whether that was everything.
-    async fn turn(&mut self) -> Result<bool, RelayError> {
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, RelayError> {
         let cursor = self.record.cursor;
         match self.reader.next(cursor, self.relay.settings.confirmations).await? {
             (Next::Nothing, _) => Ok(true),
             (Next::Blocks(blocks), written_to) => {
                 self.reader.on_disk(&written_to).await?;
-                self.apply(blocks).await?;
+                self.apply(blocks, stop).await?;
                 Ok(false)
             }
             (Next::Reorg(reorg), written_to) => {
@@ -185,8 +198,12 @@ impl<'a> Stream<'a> {
         }
     }
 
-    async fn apply(&mut self, blocks: Vec<(LoggedBlock, Vec<Event>)>) -> Result<(), RelayError> {
-        for (logged, events) in blocks {
+    async fn apply(
+        &mut self,
+        blocks: Vec<(LoggedBlock, Vec<Event>)>,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        for (logged, events) in blocks.into_iter().take_while(|_| !stop.is_cancelled()) {
             let (block, previous) = (logged.block, self.record.cursor.block);
             if !self.reserve(block.height).await? {
                 // It may be rolled back by now.
