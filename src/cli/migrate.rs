@@ -14,6 +14,9 @@ Examples:
   debshrew migrate --dry-run                try it in a transaction that is rolled back
   debshrew migrate --grant-read reporting   let a role read what is replicated, later tables included";
 
+/// What to do about a table that is gone.
+pub(super) const GONE: &str = "a block that writes to it halts the pipeline, and its rows come back from a backup alone, or by beginning anew";
+
 /// Bring the database's schema up to date: debshrew's own, each pipeline's, and the journals
 ///
 /// Runs under a lock, so that two processes may try it at once. A database that is newer than this program is
@@ -67,8 +70,11 @@ pub(super) async fn apply(
             Err(SchemaError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
             report => report?,
         };
-    for line in describe(&report).lines() {
-        tracing::info!("migrate: {line}");
+    for (said, line) in lines(&report) {
+        match said {
+            Said::Done => tracing::info!("migrate: {line}"),
+            Said::Warning => tracing::warn!("migrate: {line}"),
+        }
     }
     Ok(())
 }
@@ -83,29 +89,58 @@ pub(super) fn wanted(pipelines: &[(&str, &config::Pipeline)]) -> Vec<Wanted> {
     wanted.collect()
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Done,
+    Warning,
+}
+
 fn describe(report: &Report) -> String {
-    let mut lines: Vec<String> =
-        report.own.iter().map(|migration| format!("debshrew: applied {migration}")).collect();
+    let line = |(said, line)| match said {
+        Said::Done => line,
+        Said::Warning => format!("warning: {line}"),
+    };
+    lines(report).into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What was done, and what is to be known; each in one line, whatever tables are called.
+fn lines(report: &Report) -> Vec<(Said, String)> {
+    let mut lines: Vec<(Said, String)> = Vec::new();
+    let mut say = |said, line: String| lines.push((said, printable::line(&line).into_owned()));
+    for migration in &report.own {
+        say(Said::Done, format!("debshrew: applied {migration}"));
+    }
     for pipeline in &report.pipelines {
         let name = &pipeline.name;
-        lines.extend(pipeline.migrations.iter().map(|migration| format!("{name}: applied {migration}")));
-        lines.extend(pipeline.journals.iter().map(|step| format!("{name}: {step}")));
-        lines.extend(pipeline.cut.iter().map(|why| {
-            format!("{name}: warning: blocks committed before cannot be rolled back any more, since {why}")
-        }));
-        lines.extend(
-            pipeline
-                .refused
-                .iter()
-                .map(|(table, why)| format!("{name}: warning: `{table}` cannot be replicated: {why}")),
-        );
+        for migration in &pipeline.migrations {
+            say(Said::Done, format!("{name}: applied {migration}"));
+        }
+        for step in &pipeline.journals {
+            say(Said::Done, format!("{name}: {step}"));
+        }
+        for why in &pipeline.cut {
+            let what = "blocks committed before cannot be rolled back any more, since";
+            say(Said::Warning, format!("{name}: {what} {why}"));
+        }
+        for table in &pipeline.gone {
+            say(
+                Said::Warning,
+                format!("{name}: table `{table}` was gone, though no migration dropped it; {GONE}"),
+            );
+        }
+        for (table, why) in &pipeline.refused {
+            say(Said::Warning, format!("{name}: `{table}` cannot be replicated: {why}"));
+        }
     }
     if lines.is_empty() {
-        lines.push("nothing to do: everything is up to date".into());
+        lines.push((Said::Done, "nothing to do: everything is up to date".into()));
     }
-    lines.extend(report.readers.iter().map(|role| format!("role `{role}` may read")));
-    // Each in one line, whatever tables are called.
-    lines.iter().map(|line| printable::line(line)).collect::<Vec<_>>().join("\n")
+    let readers = report
+        .readers
+        .iter()
+        .map(|role| (Said::Done, printable::line(&format!("role `{role}` may read")).into_owned()));
+    lines.extend(readers);
+    lines
 }
 
 /// What has not been applied yet, each with whose it is.

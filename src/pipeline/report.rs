@@ -132,7 +132,7 @@ impl Reporter {
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
         if let Some(since) = said.waiting_since.take() {
-            tracing::warn!(waited_ms = millis(since.elapsed()), "going on");
+            tracing::info!(waited_ms = millis(since.elapsed()), "going on");
         }
         self.record(said, Activity::Running, notice, None, source_tip).await
     }

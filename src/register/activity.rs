@@ -95,6 +95,27 @@ pub async fn report(
     Ok(())
 }
 
+/// That a pipeline halted, and no process has gone on with it since.
+#[derive(Clone, Debug)]
+pub struct Halt {
+    pub reason: Option<String>,
+    pub age_seconds: f64,
+}
+
+/// Whether the pipeline has halted. Also where debshrew's own migrations are pending.
+pub async fn halt(client: &impl GenericClient, pipeline: i32) -> Result<Option<Halt>, RegisterError> {
+    let row = client
+        .query_opt(
+            "-- register::activity::halt\n\
+             select reason, extract(epoch from clock_timestamp() - since)::float8 as age_seconds \
+               from debshrew.activity where pipeline_id = $1 and state = $2",
+            &[&pipeline, &Activity::Halted.sql()],
+        )
+        .await
+        .map_err(DbError::statement("look whether the pipeline has halted"))?;
+    Ok(row.map(|row| Halt { reason: row.get("reason"), age_seconds: row.get("age_seconds") }))
+}
+
 /// Who holds a pipeline's lock.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Held {

@@ -13,7 +13,8 @@ mod readers;
 mod sizes;
 
 pub use activity::{
-    Activity, Held, Overview, Processes, Report, Role, holder_of, overview, processes, report, stand_by,
+    Activity, Halt, Held, Overview, Processes, Report, Role, halt, holder_of, overview, processes, report,
+    stand_by,
 };
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
