@@ -223,7 +223,12 @@ async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
     let _running = scene.start(&["run"]);
     waits_for(&scene, "only up to height 50").await;
     assert_eq!(scene.whole().await.len(), 51);
-    second.control(Command::Mine { blocks: 10 }).await.unwrap();
+    // The source's own height is no news.
+    scene.mine(3).await;
+    waits_for(&scene, "while the source is at height 63").await;
+    let log = std::fs::read_to_string(scene.log()).unwrap();
+    assert_eq!(log.matches("waiting: only up to height 50").count(), 1, "{log}");
+    second.control(Command::Mine { blocks: 13 }).await.unwrap();
     scene.caught_up().await;
     scene.follows().await;
     until("it is running", async || said(&scene).await.0 == "running").await;
@@ -232,7 +237,7 @@ async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
     scene.source.control(new_branch()).await.unwrap();
     scene.settled().await;
     let reason = waits_for(&scene, "too few servers agree on block ").await;
-    let (new, old) = (scene.source.chain()[51], second.chain()[51]);
+    let (new, old) = (scene.source.chain()[54], second.chain()[54]);
     assert!(
         reason.contains(&format!("says hash {new}, and")) && reason.contains(&format!("says hash {old}")),
         "{reason}"

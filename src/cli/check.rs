@@ -139,7 +139,8 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
         for table in &pipeline.gone {
             findings.say_bad(
                 &format!("table `{table}`"),
-                format!("is gone, though no migration dropped it; {}", migrate::GONE),
+                "is gone, though no migration dropped it; a block that writes to it halts the pipeline"
+                    .to_owned(),
             );
             findings.say(
                 "      hint: restore a backup, or begin anew; if it is not needed, `debshrew migrate` drops its journal; \

@@ -14,9 +14,6 @@ Examples:
   debshrew migrate --dry-run                try it in a transaction that is rolled back
   debshrew migrate --grant-read reporting   let a role read what is replicated, later tables included";
 
-/// What to do about a table that is gone.
-pub(super) const GONE: &str = "a block that writes to it halts the pipeline, and its rows come back from a backup alone, or by beginning anew";
-
 /// Bring the database's schema up to date: debshrew's own, each pipeline's, and the journals
 ///
 /// Runs under a lock, so that two processes may try it at once. A database that is newer than this program is
@@ -125,7 +122,10 @@ fn lines(report: &Report) -> Vec<(Said, String)> {
         for table in &pipeline.gone {
             say(
                 Said::Warning,
-                format!("{name}: table `{table}` was gone, though no migration dropped it; {GONE}"),
+                format!(
+                    "{name}: table `{table}` was gone, though no migration dropped it; a block that writes to it halts \
+                     the pipeline: restore a backup, or begin anew"
+                ),
             );
         }
         for (table, why) in &pipeline.refused {

@@ -86,9 +86,8 @@ pub enum SourceError {
     )]
     TooFew { answering: usize, quorum: usize },
     #[error(
-        "too few servers agree on block {} ({agreeing} of {quorum}): {said}; `source.quorum` says how many must, and its hash \
-         is {}",
-        block.height, block.hash
+        "too few servers agree on block {} ({agreeing} of {quorum}): {said}; `source.quorum` says how many must",
+        block.height
     )]
     NoQuorum {
         block: BlockRef,
@@ -334,7 +333,6 @@ mod tests {
         let said = "http://10.0.0.7:8080 says hash 07, and http://10.0.0.8:8080 says hash 08".to_owned();
         let shown = SourceError::NoQuorum { block, agreeing: 1, quorum: 2, said }.to_string();
         assert_eq!(shown[..52], *"too few servers agree on block 840000 (1 of 2): http");
-        assert!(shown.contains(&block.hash.to_string()), "{shown}");
     }
 
     #[test]
