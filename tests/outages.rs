@@ -198,6 +198,33 @@ async fn a_source_that_never_answers_is_said_to_be_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_disk_is_full_it_waits_and_is_not_called_stopped() {
+    let (scene, _running) = following("outages_disk", 10).await;
+    let full = "create function counter.full_disk() returns trigger language plpgsql set search_path = '' as \
+                'begin raise exception using errcode = ''disk_full'', message = ''No space left on device''; end'; \
+                create trigger full_disk before insert on counter.seen for each row execute function counter.full_disk()";
+    scene.client.batch_execute(full).await.unwrap();
+    scene.mine(1).await;
+    is_said(&scene, &["No space left on device"], SOON).await;
+    let since = Instant::now();
+    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    while since.elapsed() < Duration::from_secs(8) {
+        *seen.entry(scene.state().await).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // From one session to the next there is a moment without any.
+    let times = |state: &str| seen.get(state).copied().unwrap_or_default();
+    assert!(times("waiting") > 20 * times("stopped"), "{seen:?}");
+    let pauses: serde_json::Value =
+        serde_json::from_str(&scene.run(&["status", "--json"]).await.stdout).unwrap();
+    assert_eq!(pauses["pipelines"][0]["standbys"], serde_json::json!([]), "{pauses}");
+    scene.client.batch_execute("drop trigger full_disk on counter.seen").await.unwrap();
+    scene.caught_up().await;
+    until("it is running", async || scene.state().await == "running").await;
+    scene.follows().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_comes_back_is_noticed_soon_and_said_once() {
     let (mut scene, _running) = following("outages_back", 10).await;
     let listen = scene.source.url().trim_start_matches("http://").parse().unwrap();

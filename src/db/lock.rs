@@ -42,7 +42,7 @@ pub enum Lock {
     Migration,
     /// Held by the one process that writes for the pipeline with this id.
     Writer(i32),
-    /// Shared by those that wait to become it. It keeps nobody out: it is there to be seen.
+    /// Shared by those that wait to become it, the writer among them while it pauses after a failure. It keeps nobody out: it is there to be seen.
     Standby(i32),
 }
 

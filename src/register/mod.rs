@@ -14,7 +14,7 @@ mod sizes;
 
 pub use activity::{
     Activity, Halt, Held, Overview, Processes, Report, Role, halt, holder_of, overview, processes, report,
-    stand_by,
+    report_pause, stand_by,
 };
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
