@@ -23,7 +23,7 @@ FROM debian:bookworm-slim
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --no-create-home debshrew
+ && useradd --uid 10001 --no-create-home --no-log-init --shell /usr/sbin/nologin debshrew
 COPY --from=build /src/target/release/debshrew /usr/local/bin/debshrew
 USER debshrew
 ENTRYPOINT ["debshrew"]

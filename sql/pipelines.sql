@@ -30,8 +30,8 @@ select p.name as pipeline,
          select exists (
                   select from pg_catalog.pg_locks k
                    where k.locktype = 'advisory' and k.granted and k.objsubid = 2
-                     -- The space of debshrew's locks: "dbsh" as a number.
-                     and k.classid = 1684173672 and k.objid = p.pipeline_id::oid
+                     -- The spaces of debshrew's locks: "dbsh" as a number; and "dbsb", which a writer shares while it pauses.
+                     and k.classid in (1684173672, 1684173666) and k.objid = p.pipeline_id::oid
                      and k.pid = a.writer_pid
                      and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
                 ) as held

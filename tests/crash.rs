@@ -48,10 +48,10 @@ async fn killed_at_each_statement_of_a_rollback_it_rolls_back_once() {
     let scene = Scene::new("crash_rollback", COUNTER, quick(20)).await;
     scene.succeed(&["run", "--migrate", "--once"]).await;
     let mut reorgs = 0;
-    // Nine: the checkpoint, what the journals hold, keeping others out, two that put rows back, of the table and of the
-    // state, two that forget images, letting others in, and the log.
+    // Eleven: the checkpoint, what the journals hold, keeping others out, noting the rollback, what sinks need, two that put
+    // rows back, of the table and of the state, two that forget images, letting others in, and the log.
     let statements =
-        (0..9).flat_map(|pass| [("before-rollback-statement", pass), ("after-rollback-statement", pass)]);
+        (0..11).flat_map(|pass| [("before-rollback-statement", pass), ("after-rollback-statement", pass)]);
     for (point, pass) in statements.chain([("before-rollback-commit", 0), ("after-rollback-commit", 0)]) {
         reorgs += 1;
         scene.reorganise(5, 5).await;

@@ -378,3 +378,9 @@ fn the_package_has_what_it_needs_and_what_the_service_reads() {
     let config = debshrew::config::load(&inputs).unwrap();
     assert!(config.pipelines.is_empty() && config.source.urls.is_empty());
 }
+
+/// Longer ones are broken, and the package's list shows half a sentence.
+#[test]
+fn the_package_is_described_in_one_line() {
+    assert!(env!("CARGO_PKG_DESCRIPTION").len() <= 80, "{}", env!("CARGO_PKG_DESCRIPTION"));
+}

@@ -106,6 +106,10 @@ async fn every_line_of_a_pipeline_says_so_and_has_fields() {
     let again = again.unwrap_or_else(|| panic!("no block's call was tried again: {log}"));
     assert_eq!((&again["target"], &again["height"]), (&"debshrew::source::endpoint".into(), &41.into()));
     assert!(find(&lines, "waiting")["reason"].as_str().unwrap().contains("HTTP 503"));
+    assert_eq!(
+        (&find(&lines, "waiting")["level"], &find(&lines, "going on")["level"]),
+        (&"WARN".into(), &"INFO".into())
+    );
     assert!(find(&lines, "going on")["waited_ms"].as_f64().unwrap() > 0.0);
 }
 
@@ -125,7 +129,7 @@ async fn a_pipeline_is_named_whatever_the_filter_lets_through() {
         (&error["message"], &error["exit_code"], &error["level"], &error["target"]),
         (&"pipeline `counter` has halted".into(), &3.into(), &"ERROR".into(), &"debshrew".into())
     );
-    assert_eq!(error["hint"], "`debshrew status` says why");
+    assert!(error["hint"].as_str().unwrap().contains("`debshrew status`"), "{error}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod another_chain;
 mod architecture;
 mod chains;
 mod chaos;
+mod checks;
 mod choosing;
 mod cli;
 mod cluster;

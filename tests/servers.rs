@@ -223,7 +223,12 @@ async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
     let _running = scene.start(&["run"]);
     waits_for(&scene, "only up to height 50").await;
     assert_eq!(scene.whole().await.len(), 51);
-    second.control(Command::Mine { blocks: 10 }).await.unwrap();
+    // The source's own height is no news.
+    scene.mine(3).await;
+    waits_for(&scene, "while the source is at height 63").await;
+    let log = std::fs::read_to_string(scene.log()).unwrap();
+    assert_eq!(log.matches("waiting: only up to height 50").count(), 1, "{log}");
+    second.control(Command::Mine { blocks: 13 }).await.unwrap();
     scene.caught_up().await;
     scene.follows().await;
     until("it is running", async || said(&scene).await.0 == "running").await;
@@ -231,8 +236,8 @@ async fn blocks_count_when_as_many_servers_as_must_agree_have_them() {
     // What one server alone has left is not taken back.
     scene.source.control(new_branch()).await.unwrap();
     scene.settled().await;
-    let reason = waits_for(&scene, "1 of the 2 servers that must agree").await;
-    let (new, old) = (scene.source.chain()[51], second.chain()[51]);
+    let reason = waits_for(&scene, "too few servers agree on block ").await;
+    let (new, old) = (scene.source.chain()[54], second.chain()[54]);
     assert!(
         reason.contains(&format!("says hash {new}, and")) && reason.contains(&format!("says hash {old}")),
         "{reason}"
@@ -258,13 +263,20 @@ async fn a_disagreement_is_an_alarm_with_both_values_and_nothing_is_committed() 
         second.control(Command::Rules(change)).await.unwrap();
         scene.succeed(&["migrate"]).await;
         let _running = scene.start(&["run"]);
-        let reason = waits_for(&scene, "1 of the 2 servers that must agree").await;
+        let reason = waits_for(&scene, "too few servers agree on block ").await;
         assert_eq!(reason.matches(what).count(), 2, "{reason}");
         assert!(reason.contains(&scene.source.url()) && reason.contains(&second.url()), "{reason}");
         scene.logged("servers disagree on a block: ", 1).await;
         assert_eq!(scene.whole().await.len(), 0);
+        // It is tried again meanwhile, which is nothing new.
+        for _ in 0..3 {
+            looked_at(&second).await;
+        }
+        let log = std::fs::read_to_string(scene.log()).unwrap();
+        assert_eq!(log.matches("servers disagree on a block: ").count(), 1, "{log}");
         let change = RuleChange { other_program: Some(false), ..RuleChange::default() };
         second.control(Command::Rules(change)).await.unwrap();
+        scene.logged("servers agree again: ", 1).await;
         scene.caught_up().await;
         scene.follows().await;
     }
@@ -322,7 +334,7 @@ async fn a_branch_that_is_too_deep_halts_when_as_many_as_must_agree_are_on_it() 
     let before = scene.whole().await;
     scene.source.control(new_branch()).await.unwrap();
     scene.settled().await;
-    waits_for(&scene, "1 of the 2 servers that must agree").await;
+    waits_for(&scene, "too few servers agree on block ").await;
     assert!(running.try_wait().unwrap().is_none());
     second.control(new_branch()).await.unwrap();
     let ended = tokio::time::timeout(crate::support::DEADLINE, running.wait()).await.unwrap();

@@ -130,14 +130,17 @@ fn at_tip(one: &PipelineSnapshot, now: f64, paint: Paint) -> String {
 
 /// As much as there is room for, and a bar if some is left.
 fn progress(one: &PipelineSnapshot, end: u32, width: usize, paint: Paint) -> String {
-    let height = one.height.unwrap_or_else(|| one.first_height.saturating_sub(1));
-    let done = one.height.map_or(0, |height| (height + 1).saturating_sub(one.first_height));
+    let next = one.height.map_or(one.first_height, |height| height + 1);
+    let done = next.saturating_sub(one.first_height);
     let all = (end + 1).saturating_sub(one.first_height).max(1);
     let part = (f64::from(done) / f64::from(all)).min(1.0);
-    let position = format!("{} of {}", grouped(height.into()), grouped(end.into()));
+    let position = match one.height {
+        Some(height) => format!("{} of {}", grouped(height.into()), grouped(end.into())),
+        None => format!("before block {} of {}", grouped(one.first_height.into()), grouped(end.into())),
+    };
     let percent = format!("{:.0} %", (part * 100.0).floor());
     let pace = pace(one.blocks_per_second);
-    let left = f64::from(end.saturating_sub(height)) / one.blocks_per_second;
+    let left = f64::from((end + 1).saturating_sub(next)) / one.blocks_per_second;
     let left = left.is_finite().then(|| format!("{} left", span(left)));
     let full: Vec<&str> = [&position, &percent, &pace].into_iter().chain(&left).map(String::as_str).collect();
     let brief: Vec<&str> = [&position, &percent].into_iter().chain(&left).map(String::as_str).collect();
@@ -192,8 +195,10 @@ mod tests {
         assert_eq!(shown(&one, aim, 50), "2 252 of 3 000, 75 %, 81 blocks/s, 9 s left");
         let slow = PipelineSnapshot { blocks_per_second: 0.0, ..one };
         assert_eq!(shown(&slow, AIM, 34), "2 252 of 6 000, 37 %, 0 blocks/s");
-        let first = PipelineSnapshot { height: None, first_height: 5_001, ..slow };
-        assert_eq!(shown(&first, AIM, 34), "5 000 of 6 000, 0 %, 0 blocks/s");
+        let first = PipelineSnapshot { height: None, first_height: 0, ..slow };
+        assert_eq!(shown(&first, AIM, 46), "before block 0 of 6 000, 0 %, 0 blocks/s");
+        let later = PipelineSnapshot { first_height: 5_001, ..first };
+        assert_eq!(shown(&later, AIM, 46), "before block 5 001 of 6 000, 0 %, 0 blocks/s");
     }
 
     #[test]

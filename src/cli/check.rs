@@ -4,6 +4,7 @@ mod chain;
 mod servers;
 mod sinks;
 
+use super::amounts::span;
 use super::error::quoted;
 use super::start::{chosen, database, finish, transform};
 use super::{Error, Globals, migrate, output};
@@ -12,7 +13,11 @@ use crate::db::Db;
 use crate::failure;
 use crate::pipeline::PipelineError;
 use crate::printable;
+use crate::register;
 use crate::schema::{self, Mode, SchemaError};
+
+/// Of migrations that are pending.
+const TO_RUN: &str = "to be run by `debshrew migrate`";
 
 const HELP: &str = "\
 Examples:
@@ -61,7 +66,9 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         match database(&config).await {
             Ok(db) => {
                 findings.good("database", db.target().to_owned());
+                own_tables(&db, &mut findings).await;
                 for pipeline in &pipelines {
+                    halt(&db, pipeline.0, &mut findings).await;
                     tables(&db, pipeline, &mut findings).await;
                     sinks::check(&db, pipeline, &mut findings).await;
                     for reading in &readings {
@@ -78,6 +85,39 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     if findings.bad == 0 { Ok(()) } else { Err(Error::Checks(findings.bad)) }
 }
 
+/// debshrew's own migrations, which are those of all pipelines. What is wrong with them is said where they are tried.
+async fn own_tables(db: &Db, findings: &mut Findings) {
+    let pending = async {
+        let client = db.client().await.ok()?;
+        let progress = schema::progress(&client, &[]).await.ok()?;
+        Some(progress.iter().map(|one| one.pending.len()).sum())
+    };
+    if let Some(some @ 1..) = pending.await {
+        findings.good("debshrew's own tables", format!("{} {TO_RUN}", counted(some, "migration")));
+    }
+}
+
+/// Whether the pipeline has halted, and nothing has gone on with it since.
+async fn halt(db: &Db, name: &str, findings: &mut Findings) {
+    let halted = async {
+        let client = db.client().await?;
+        match register::find(&**client, name).await? {
+            Some(found) => Ok::<_, Error>(register::halt(&**client, found.id).await?),
+            None => Ok(None),
+        }
+    };
+    let what = format!("pipeline `{name}`");
+    match halted.await {
+        Ok(None) => {}
+        Ok(Some(halt)) => {
+            let reason = halt.reason.unwrap_or_else(|| "its process did not say why".to_owned());
+            findings.say_bad(&what, format!("halted {} ago: {reason}", span(halt.age_seconds)));
+            findings.say("      hint: mend that, then start `run`, which tries it again; docs/operations.md, \"A halt\"");
+        }
+        Err(error) => findings.bad(&what, &error),
+    }
+}
+
 /// Tries the migrations in a transaction that is rolled back, and looks at the tables that they leave.
 async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Findings) {
     let what = format!("tables of `{}`", pipeline.0);
@@ -88,17 +128,27 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
     let report = match report.await {
         Ok(report) => report,
         Err(Error::Pipeline(error)) if is_running(&error) => {
-            return findings.good(&what, "not looked at: a running debshrew writes them".into());
+            return findings.note(format!("{what}: not looked at, as a running debshrew writes them"));
         }
         Err(error) => return findings.bad(&what, &error),
     };
     for pipeline in report.pipelines {
-        let pending = pipeline.migrations.len() + report.own.len();
-        let pending = match pending {
+        let pending = match pipeline.migrations.len() {
             0 => String::new(),
-            some => format!(" ({} to be run by `debshrew migrate`)", counted(some, "migration")),
+            some => format!(" ({} {TO_RUN})", counted(some, "migration")),
         };
         findings.good(&what, format!("{}{pending}", quoted(pipeline.tables.iter().map(String::as_str))));
+        for table in &pipeline.gone {
+            findings.say_bad(
+                &format!("table `{table}`"),
+                "is gone, though no migration dropped it; a block that writes to it halts the pipeline"
+                    .to_owned(),
+            );
+            findings.say(
+                "      hint: restore a backup, or begin anew; if it is not needed, `debshrew migrate` drops its journal; \
+                 docs/operations.md, \"A halt\"",
+            );
+        }
         for (table, reason) in &pipeline.refused {
             findings.say_bad(&format!("table `{table}`"), format!("cannot be replicated: {reason}"));
         }

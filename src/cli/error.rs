@@ -67,7 +67,7 @@ pub enum Error {
     },
     #[error("cannot reach the database")]
     DatabaseUnreachable(#[source] DbError),
-    #[error("cannot reach the source")]
+    #[error("cannot ask the source")]
     SourceUnreachable(#[source] SourceError),
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -222,7 +222,10 @@ impl Error {
             Error::NoTransforms { .. } => {
                 Some("`make transforms` builds them; --transforms names their folder".into())
             }
-            Error::Halted(_) => Some("`debshrew status` says why".into()),
+            Error::Halted(_) => Some(
+                "its line `halted` in the log says why; so does `debshrew status`, until another process goes on with it"
+                    .into(),
+            ),
             Error::Transform { pipeline, .. } => Some(format!(
                 "build it, or set `pipelines.{pipeline}.transform`; in a file, paths are relative to that file"
             )),

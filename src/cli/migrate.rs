@@ -67,8 +67,11 @@ pub(super) async fn apply(
             Err(SchemaError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
             report => report?,
         };
-    for line in describe(&report).lines() {
-        tracing::info!("migrate: {line}");
+    for (said, line) in lines(&report) {
+        match said {
+            Said::Done => tracing::info!("migrate: {line}"),
+            Said::Warning => tracing::warn!("migrate: {line}"),
+        }
     }
     Ok(())
 }
@@ -83,34 +86,68 @@ pub(super) fn wanted(pipelines: &[(&str, &config::Pipeline)]) -> Vec<Wanted> {
     wanted.collect()
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Done,
+    Warning,
+}
+
 fn describe(report: &Report) -> String {
-    let mut lines: Vec<String> =
-        report.own.iter().map(|migration| format!("debshrew: applied {migration}")).collect();
+    let line = |(said, line)| match said {
+        Said::Done => line,
+        Said::Warning => format!("warning: {line}"),
+    };
+    lines(report).into_iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What was done, and what is to be known; each in one line, whatever tables are called.
+fn lines(report: &Report) -> Vec<(Said, String)> {
+    let mut lines: Vec<(Said, String)> = Vec::new();
+    let mut say = |said, line: String| lines.push((said, printable::line(&line).into_owned()));
+    for migration in &report.own {
+        say(Said::Done, format!("debshrew: applied {migration}"));
+    }
     for pipeline in &report.pipelines {
         let name = &pipeline.name;
-        lines.extend(pipeline.migrations.iter().map(|migration| format!("{name}: applied {migration}")));
-        lines.extend(pipeline.journals.iter().map(|step| format!("{name}: {step}")));
-        lines.extend(pipeline.cut.iter().map(|why| {
-            format!("{name}: warning: blocks committed before cannot be rolled back any more, since {why}")
-        }));
-        lines.extend(pipeline.lost_sinks.iter().map(|sink| {
-            format!(
-                "{name}: warning: sink `{sink}` must begin again for the same reason: `debshrew sink resync {name}.{sink}`"
-            )
-        }));
-        lines.extend(
-            pipeline
-                .refused
-                .iter()
-                .map(|(table, why)| format!("{name}: warning: `{table}` cannot be replicated: {why}")),
-        );
+        for migration in &pipeline.migrations {
+            say(Said::Done, format!("{name}: applied {migration}"));
+        }
+        for step in &pipeline.journals {
+            say(Said::Done, format!("{name}: {step}"));
+        }
+        for why in &pipeline.cut {
+            let what = "blocks committed before cannot be rolled back any more, since";
+            say(Said::Warning, format!("{name}: {what} {why}"));
+        }
+        for sink in &pipeline.lost_sinks {
+            let way_out = format!("`debshrew sink resync {name}.{sink}`");
+            say(
+                Said::Warning,
+                format!("{name}: sink `{sink}` must begin again for the same reason: {way_out}"),
+            );
+        }
+        for table in &pipeline.gone {
+            say(
+                Said::Warning,
+                format!(
+                    "{name}: table `{table}` was gone, though no migration dropped it; a block that writes to it halts \
+                     the pipeline: restore a backup, or begin anew"
+                ),
+            );
+        }
+        for (table, why) in &pipeline.refused {
+            say(Said::Warning, format!("{name}: `{table}` cannot be replicated: {why}"));
+        }
     }
     if lines.is_empty() {
-        lines.push("nothing to do: everything is up to date".into());
+        lines.push((Said::Done, "nothing to do: everything is up to date".into()));
     }
-    lines.extend(report.readers.iter().map(|role| format!("role `{role}` may read")));
-    // Each in one line, whatever tables are called.
-    lines.iter().map(|line| printable::line(line)).collect::<Vec<_>>().join("\n")
+    let readers = report
+        .readers
+        .iter()
+        .map(|role| (Said::Done, printable::line(&format!("role `{role}` may read")).into_owned()));
+    lines.extend(readers);
+    lines
 }
 
 /// What has not been applied yet, each with whose it is.

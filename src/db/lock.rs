@@ -47,7 +47,7 @@ pub enum Lock {
     Writer(i32),
     /// Held by the one process that moves the cursor of the sink with this id.
     Sink(i32),
-    /// Shared by those that wait to become it. It keeps nobody out: it is there to be seen.
+    /// Shared by those that wait to become it, the writer among them while it pauses after a failure. It keeps nobody out: it is there to be seen.
     Standby(i32),
 }
 

@@ -250,9 +250,11 @@ impl Pipeline {
     ) -> Result<Ended, PipelineError> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
         let mut accepted = self.accept_reorg;
+        let mut shown = None;
         loop {
             let mut role = Role::Bystander;
-            let error = match self.write(goal, stop, (&mut backoff, &mut accepted), &mut role).await {
+            let kept = (&mut backoff, &mut accepted);
+            let error = match self.write(goal, stop, kept, &mut role, &mut shown).await {
                 Ok(ended) => {
                     self.say(role, Activity::Stopped, None).await;
                     return Ok(ended);
@@ -267,7 +269,7 @@ impl Pipeline {
             }
             let pause = backoff.next_pause();
             tracing::warn!(height, reason, pause_ms = millis(pause), "failed; trying again");
-            self.say(role, Activity::Waiting, Some(&error)).await;
+            shown = self.say_pause(role, &error).await;
             if wait(pause, stop).await == Waited::Stopped {
                 self.say(role, Activity::Stopped, None).await;
                 return Ok(Ended::Stopped);
@@ -283,8 +285,11 @@ impl Pipeline {
         stop: &CancellationToken,
         kept: follow::Kept<'_>,
         role: &mut Role,
+        shown: &mut Option<ClientWrapper>,
     ) -> Result<Ended, PipelineError> {
         let Some(mut writer) = self.take_over(stop).await? else { return Ok(Ended::Stopped) };
+        // From here on the writer's own session shows it.
+        *shown = None;
         *role = Role::Writer { epoch: writer.epoch() };
         writer.align(&self.settings.schema, self.settings.start_height).await?;
         writer.notify(self.settings.notify);
@@ -338,19 +343,45 @@ impl Pipeline {
 
     /// Best effort: when the database is what failed, the log has it.
     async fn say(&self, role: Role, activity: Activity, error: Option<&PipelineError>) {
-        let reason = error.map(PipelineError::explained);
-        let reason_height = error.and_then(PipelineError::height);
-        self.watched.state(report::state(activity), reason.as_deref(), reason_height);
+        let report = self.report(activity, error);
         let said = async {
             let client = self.db.client().await?;
             let Some(registered) = register::find(&**client, &self.name).await? else { return Ok(()) };
-            let report = Report { activity, reason, reason_height, source_tip: None };
             register::report(&client, registered.id, role, &report).await
         };
         if let Err(error) = said.await {
-            tracing::warn!(reason = chain(&error), "cannot record what the pipeline does");
+            unrecorded(&error);
         }
     }
+
+    /// The same before a pause, in which there is no writer's session to show that this process is there: this one does.
+    async fn say_pause(&self, role: Role, error: &PipelineError) -> Option<ClientWrapper> {
+        let report = self.report(Activity::Waiting, Some(error));
+        let said = async {
+            let found = register::find(&**self.db.client().await?, &self.name).await?;
+            match found {
+                Some(registered) => {
+                    register::report_pause(&self.db, &registered, role, &report).await.map(Some)
+                }
+                None => Ok(None),
+            }
+        };
+        said.await.unwrap_or_else(|error| {
+            unrecorded(&error);
+            None
+        })
+    }
+
+    fn report(&self, activity: Activity, error: Option<&PipelineError>) -> Report {
+        let reason = error.map(PipelineError::explained);
+        let reason_height = error.and_then(PipelineError::height);
+        self.watched.state(report::state(activity), reason.as_deref(), reason_height);
+        Report { activity, reason, reason_height, source_tip: None }
+    }
+}
+
+fn unrecorded(error: &RegisterError) {
+    tracing::warn!(reason = chain(error), "cannot record what the pipeline does");
 }
 
 /// For the log: milliseconds, to a microsecond.

@@ -132,7 +132,7 @@ impl Reporter {
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
         if let Some(since) = said.waiting_since.take() {
-            tracing::warn!(waited_ms = millis(since.elapsed()), "going on");
+            tracing::info!(waited_ms = millis(since.elapsed()), "going on");
         }
         self.record(said, Activity::Running, notice, None, source_tip).await
     }
@@ -145,7 +145,9 @@ impl Reporter {
         source_tip: Option<Height>,
     ) -> Result<(), RegisterError> {
         let at = height.map(Height::get);
-        let is_new = said.last.as_ref().is_none_or(|(_, last)| last.as_ref() != Some(&reason));
+        // Heights in it rise with every block that the source has meanwhile.
+        let is_same = |last: &String| without_numbers(last).eq(without_numbers(&reason));
+        let is_new = !said.last.as_ref().and_then(|(_, last)| last.as_ref()).is_some_and(is_same);
         if said.waiting_since.is_none() {
             said.waiting_since = Some(Instant::now());
             tracing::warn!(height = at, reason, "waiting");
@@ -179,4 +181,8 @@ impl Reporter {
         (said.last, said.source_tip, said.at) = (Some(now), source_tip, Some(Instant::now()));
         Ok(())
     }
+}
+
+fn without_numbers(reason: &str) -> impl Iterator<Item = char> {
+    reason.chars().filter(|letter| !letter.is_ascii_digit())
 }

@@ -3,7 +3,7 @@
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::{Client, GenericClient};
 
-use super::{RegisterError, find, is_missing};
+use super::{RegisterError, Registered, find, is_missing};
 use crate::block::Height;
 use crate::db::lock::{Holder, Lock};
 use crate::db::{Db, DbError};
@@ -95,6 +95,53 @@ pub async fn report(
     Ok(())
 }
 
+/// Says the same by a session that shows this process while it pauses, without the writer's lock; to be kept meanwhile.
+pub async fn report_pause(
+    db: &Db,
+    pipeline: &Registered,
+    role: Role,
+    said: &Report,
+) -> Result<ClientWrapper, RegisterError> {
+    let client = stand_by(db, &pipeline.name).await?;
+    report(&client, pipeline.id, role, said).await?;
+    if let Role::Writer { epoch } = role {
+        // The row's lock sees to it that no later writer's session is written over.
+        client
+            .execute(
+                "-- register::activity::report_pause\n\
+                 with mine as materialized ( \
+                   select from debshrew.checkpoint where pipeline_id = $1 and epoch = $2 for share) \
+                 update debshrew.activity set writer_pid = pg_catalog.pg_backend_pid() \
+                  where pipeline_id = $1 and exists (select from mine)",
+                &[&pipeline.id, &epoch],
+            )
+            .await
+            .map_err(DbError::statement("show the pipeline's process"))?;
+    }
+    Ok(client)
+}
+
+/// That a pipeline halted, and no process has gone on with it since.
+#[derive(Clone, Debug)]
+pub struct Halt {
+    pub reason: Option<String>,
+    pub age_seconds: f64,
+}
+
+/// Whether the pipeline has halted. Also where debshrew's own migrations are pending.
+pub async fn halt(client: &impl GenericClient, pipeline: i32) -> Result<Option<Halt>, RegisterError> {
+    let row = client
+        .query_opt(
+            "-- register::activity::halt\n\
+             select reason, extract(epoch from clock_timestamp() - since)::float8 as age_seconds \
+               from debshrew.activity where pipeline_id = $1 and state = $2",
+            &[&pipeline, &Activity::Halted.sql()],
+        )
+        .await
+        .map_err(DbError::statement("look whether the pipeline has halted"))?;
+    Ok(row.map(|row| Halt { reason: row.get("reason"), age_seconds: row.get("age_seconds") }))
+}
+
 /// Who holds a pipeline's lock.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Held {
@@ -135,7 +182,19 @@ pub struct Processes {
 /// The sessions of all processes that write for the pipeline, or stand by.
 pub async fn processes(client: &Client, pipeline: i32) -> Result<Processes, RegisterError> {
     let writer = holder(client, pipeline).await?;
-    Ok(Processes { writer, standbys: Lock::Standby(pipeline).holders(client).await? })
+    let mut standbys = Lock::Standby(pipeline).holders(client).await?;
+    // The writer that pauses is none.
+    let pausing = client
+        .query_opt(
+            "-- register::activity::processes\n\
+             select writer_pid from debshrew.activity where pipeline_id = $1",
+            &[&pipeline],
+        )
+        .await
+        .map_err(DbError::statement("look up the pipeline's writer"))?
+        .and_then(|row| row.get::<_, Option<i32>>(0));
+    standbys.retain(|standby| Some(standby.pid) != pausing);
+    Ok(Processes { writer, standbys })
 }
 
 /// A session that shows, as long as it lasts, that this process stands by for the pipeline.

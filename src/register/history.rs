@@ -85,13 +85,43 @@ pub struct RolledBack {
     pub rows: u64,
 }
 
-/// Takes the blocks that were undone out of the log, and notes the rollback under its number, inside the caller's transaction.
-pub async fn record_rollback(
+/// Notes that a rollback has begun, inside the caller's transaction, before the blocks are taken out of the log. Returns its
+/// number.
+pub async fn begin_rollback(
+    client: &Client,
+    pipeline: &Registered,
+    (from, to): (BlockRef, Option<BlockRef>),
+    depth: u32,
+    cause: Cause,
+) -> Result<i64, RegisterError> {
+    let hash = |block: BlockRef| block.hash.as_bytes().to_vec();
+    let row = client
+        .query_one(
+            "-- register::history::begin_rollback\n\
+             insert into debshrew.reorg \
+               (pipeline_id, from_height, from_hash, to_height, to_hash, depth, rows_restored, cause) \
+             values ($1, $2, $3, $4, $5, $6, 0, $7) returning reorg_id",
+            &[
+                &pipeline.id,
+                &from.height.to_sql(),
+                &hash(from),
+                &to.map(|to| to.height.to_sql()),
+                &to.map(hash),
+                &i32::try_from(depth).unwrap_or(i32::MAX),
+                &cause.sql(),
+            ],
+        )
+        .await
+        .map_err(DbError::statement("record the rollback"))?;
+    Ok(row.get(0))
+}
+
+/// Takes the blocks that were undone out of the log, and notes how many rows that took, inside the caller's transaction.
+pub async fn end_rollback(
     client: &Client,
     pipeline: &Registered,
     reorg: i64,
     done: &RolledBack,
-    cause: Cause,
 ) -> Result<(), RegisterError> {
     // Height 0 may be undone too.
     let above = done.to.map_or(-1, |to| to.height.to_sql());
@@ -103,24 +133,11 @@ pub async fn record_rollback(
         )
         .await
         .map_err(DbError::statement("take blocks out of the block log"))?;
-    let hash = |block: BlockRef| block.hash.as_bytes().to_vec();
     client
         .execute(
-            "-- register::history::record_rollback\n\
-             insert into debshrew.reorg \
-               (pipeline_id, from_height, from_hash, to_height, to_hash, depth, rows_restored, cause, reorg_id) \
-             overriding system value values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-            &[
-                &pipeline.id,
-                &done.from.height.to_sql(),
-                &hash(done.from),
-                &done.to.map(|to| to.height.to_sql()),
-                &done.to.map(hash),
-                &i32::try_from(done.depth).unwrap_or(i32::MAX),
-                &i64::try_from(done.rows).unwrap_or(i64::MAX),
-                &cause.sql(),
-                &reorg,
-            ],
+            "-- register::history::end_rollback\n\
+             update debshrew.reorg set rows_restored = $2 where reorg_id operator(pg_catalog.=) $1",
+            &[&reorg, &i64::try_from(done.rows).unwrap_or(i64::MAX)],
         )
         .await
         .map_err(DbError::statement("record the rollback"))?;

@@ -14,10 +14,11 @@ mod sinks;
 mod sizes;
 
 pub use activity::{
-    Activity, Held, Overview, Processes, Report, Role, holder_of, overview, processes, report, stand_by,
+    Activity, Halt, Held, Overview, Processes, Report, Role, halt, holder_of, overview, processes, report,
+    report_pause, stand_by,
 };
 pub use checkpoint::{Checkpoint, checkpoint, cut};
-pub use history::{Cause, RolledBack, committed_hash, record_rollback, recorded_roots};
+pub use history::{Cause, RolledBack, begin_rollback, committed_hash, end_rollback, recorded_roots};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
@@ -25,8 +26,8 @@ pub use readers::{add_reader, readers};
 pub use sinks::{
     Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkOrder,
     SinkOverview, SinkRecord, SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg,
-    late_blocker, lock_reserved, lose_sinks, new_reorg, order_sink, read_retracted, retracted_block,
-    sink_needs, sink_overview, sink_record, sinks_reach, write_retracted,
+    late_blocker, lock_reserved, lose_sinks, order_sink, read_retracted, retracted_block, sink_needs,
+    sink_overview, sink_record, sinks_reach, write_retracted,
 };
 pub use sizes::{Size, Sizes, sizes};
 

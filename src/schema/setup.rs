@@ -54,6 +54,8 @@ pub struct PipelineReport {
     pub cut: Vec<String>,
     /// Sinks that must begin again for these reasons.
     pub lost_sinks: Vec<String>,
+    /// Tables that had a journal and were gone before, so that no migration has dropped them.
+    pub gone: Vec<String>,
     /// Tables that cannot be replicated, with the reason.
     pub refused: BTreeMap<String, String>,
     /// What is better mended, though nothing stands in the way.
@@ -135,6 +137,7 @@ async fn migrate_pipeline(
     renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
     let before = Witness::look(transaction, &wanted.schema).await?;
+    let mut gone = before.lacks(&read_journals(transaction, registered.id).await?);
     let constraints = constraints::read(transaction, &wanted.schema).await?;
     if let Some(folder) = &wanted.migrations {
         // The tables' names in these files have no schema: it is the configuration's to choose.
@@ -161,6 +164,10 @@ async fn migrate_pipeline(
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &own, &seen).await?;
     let lost_sinks = lose_sinks(transaction, &registered, &steps.cut).await?;
+    // One that was made anew is told of as such.
+    gone.retain(|name| {
+        !tables.refused().contains_key(name) && tables.all().iter().all(|one| one.table.name != *name)
+    });
     let replicated = || tables.of_rows();
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
@@ -186,6 +193,7 @@ async fn migrate_pipeline(
         journals: steps.done,
         cut: steps.cut,
         lost_sinks,
+        gone,
         refused: tables.refused().clone(),
         notes: creators.iter().map(note).collect(),
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),

@@ -8,6 +8,7 @@ use tokio_postgres::Transaction;
 use super::SchemaError;
 use crate::db::owners::foreign_tables;
 use crate::db::{DbError, quote};
+use crate::register::JournalRecord;
 
 /// The rows of a schema's tables at one moment of a transaction.
 #[derive(Debug)]
@@ -84,6 +85,12 @@ impl Witness {
         let all = transaction.query(all, &[]).await.map_err(failed())?;
         let known = all.iter().map(|row| row.get(0)).collect();
         Ok(Witness { tables, known, is_counting })
+    }
+
+    /// Tables of these that were gone already.
+    pub(super) fn lacks(&self, recorded: &BTreeMap<String, JournalRecord>) -> Vec<String> {
+        let lacking = recorded.iter().filter(|(_, record)| !self.known.contains(&record.oid));
+        lacking.map(|(name, _)| name.clone()).collect()
     }
 
     /// What was done since `before`. Where PostgreSQL may not have `counted` the rows, a lock says enough.

@@ -111,7 +111,7 @@ impl Doubt {
         let said = state.jumped.filter(|_| state.is_suspected() && state.jumps >= JUMPS_BEFORE_SAID);
         let Some((_, Fall { from, to })) = said else {
             if std::mem::take(&mut state.is_said) {
-                tracing::warn!(server = url, "the tip does not jump any more");
+                tracing::info!(server = url, "the tip does not jump any more");
             }
             return None;
         };

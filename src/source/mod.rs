@@ -13,6 +13,7 @@
 
 mod careful;
 mod choose;
+mod disputes;
 mod doubt;
 mod endpoint;
 mod quorum;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use crate::block::{BlockHash, BlockRef, Height};
 use crate::config;
 use crate::failure::Kind;
+use disputes::Disputes;
 use endpoint::Endpoint;
 use silence::Awaited;
 
@@ -84,7 +86,8 @@ pub enum SourceError {
     )]
     TooFew { answering: usize, quorum: usize },
     #[error(
-        "block {block} does not count: {agreeing} of the {quorum} servers that must agree on it do (`source.quorum`); {said}"
+        "too few servers agree on block {} ({agreeing} of {quorum}): {said}; `source.quorum` says how many must",
+        block.height
     )]
     NoQuorum {
         block: BlockRef,
@@ -158,6 +161,7 @@ pub struct Source {
     endpoints: Arc<[Endpoint]>,
     /// How many of them must agree on a block.
     quorum: usize,
+    disputes: Arc<Disputes>,
 }
 
 impl Source {
@@ -183,7 +187,7 @@ impl Source {
                 twice.shown()
             )));
         }
-        Ok(Source { endpoints, quorum: config.quorum })
+        Ok(Source { endpoints, quorum: config.quorum, disputes: Arc::default() })
     }
 
     /// The height of the tip; `None` while nothing is indexed.
@@ -320,6 +324,15 @@ mod tests {
         assert!(!all_failed(vec![status(404), status(503)]).is_refusal());
         let shown = all_failed(vec![resting(7), resting(5), resting(9), status(404)]).to_string();
         assert!(shown.contains("in 5 ms"), "{shown}");
+    }
+
+    /// A terminal of 80 columns has room for about so many characters of a reason.
+    #[test]
+    fn the_beginning_of_a_disagreement_says_what_it_is() {
+        let block = BlockRef { height: Height::new(840_000).unwrap(), hash: BlockHash::new([7; 32]) };
+        let said = "http://10.0.0.7:8080 says hash 07, and http://10.0.0.8:8080 says hash 08".to_owned();
+        let shown = SourceError::NoQuorum { block, agreeing: 1, quorum: 2, said }.to_string();
+        assert_eq!(shown[..52], *"too few servers agree on block 840000 (1 of 2): http");
     }
 
     #[test]

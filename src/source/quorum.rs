@@ -11,6 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::choose::PATIENCE;
+use super::disputes::{Dispute, Disputes};
 use super::endpoint::Endpoint;
 use super::server::Server;
 use super::{Reading, Source, SourceError, Verdict, open, tip_unless_silent};
@@ -102,7 +103,7 @@ impl Source {
     }
 
     /// Asks the servers beside the one that made these claims whether they agree, until enough of them do. A server that
-    /// says something else is named in the log, with both sides' values.
+    /// begins to say something else is named in the log, with both sides' values.
     pub async fn agree(&self, server: &Server, claims: &[Claim]) -> Agreed {
         let mut votes = Votes { agreeing: vec![1; claims.len()], quorum: self.quorum, said: Vec::new() };
         let ask = move |endpoint| async move {
@@ -112,7 +113,7 @@ impl Source {
         while votes.counting() < claims.len()
             && let Some((url, said)) = asked.next().await
         {
-            votes.count(server, url, said, claims);
+            votes.count(server, url, said, claims, &self.disputes);
         }
         drop(asked);
         let counting = votes.counting();
@@ -145,19 +146,20 @@ impl Votes {
         url: String,
         said: Result<Vec<Said>, SourceError>,
         claims: &[Claim],
+        disputes: &Disputes,
     ) {
         let each = said.as_deref().unwrap_or_default();
         let first = each.iter().zip(claims).find_map(|(said, claim)| match said {
-            Said::Other { theirs, ours } => Some((claim.block, theirs, ours)),
+            Said::Other { theirs, ours } => {
+                Some(Dispute { block: claim.block, theirs: theirs.clone(), ours: ours.clone() })
+            }
             Said::Same | Said::Nothing => None,
         });
-        if let Some((block, theirs, ours)) = first {
-            tracing::error!(
-                height = block.height.get(),
-                hash = %block.hash,
-                reason = %format_args!("{server} says {ours}, and {url} says {theirs}"),
-                "servers disagree on a block"
-            );
+        let same = each.iter().zip(claims).filter(|(said, _)| matches!(said, Said::Same));
+        match (first, same.map(|(_, claim)| claim.block.height).max()) {
+            (Some(dispute), _) => disputes.disagree(server.to_string(), url.clone(), dispute),
+            (None, Some(height)) => disputes.agree(server.to_string(), url.clone(), height),
+            (None, None) => {}
         }
         for (agreeing, said) in self.agreeing.iter_mut().zip(each) {
             *agreeing += usize::from(matches!(said, Said::Same));

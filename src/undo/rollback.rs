@@ -14,7 +14,7 @@ use crate::db::{DbError, quote};
 use crate::failure::crash_point;
 use crate::register::{
     self, Cause, Checkpoint, Lease, MoveBack, RegisterError, Registered, RolledBack, committed_hash,
-    read_journals, record_rollback,
+    read_journals,
 };
 use crate::table::Tables;
 
@@ -81,18 +81,18 @@ async fn transact(
     let above = to.map_or(-1, |to| to.height.to_sql());
     let families = step(images::above(client, tables, above)).await?;
     let guard = step(Guard::begin(client, tables, &families)).await?;
-    let reorg = step(register::new_reorg(client)).await?;
+    let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
+        from.height.blocks_above(to.height)
+    });
+    let reorg = step(register::begin_rollback(client, pipeline, (from, to), depth, cause)).await?;
     step(retract::keep(client, tables, pipeline, (from, to), reorg)).await?;
     let path = quote(&pipeline.schema);
     execute(client, &format!("set local search_path = {path}"), "set the search path").await?;
     let rows = restore(client, &families, above).await?;
     step(guard.end(client)).await?;
     execute(client, "set local search_path = ''", "reset the search path").await?;
-    let depth = to.map_or(from.height.get() + 1 - pipeline.start_height.get(), |to| {
-        from.height.blocks_above(to.height)
-    });
     let done = RolledBack { from, to, depth, rows };
-    step(record_rollback(client, pipeline, reorg, &done, cause)).await?;
+    step(register::end_rollback(client, pipeline, reorg, &done)).await?;
     crash_point("before-rollback-commit");
     execute(client, "commit", "commit a rollback").await?;
     crash_point("after-rollback-commit");

@@ -2,7 +2,6 @@
 
 use super::Findings;
 use crate::block::{BlockRef, Height};
-use crate::cli::Error;
 use crate::config::Config;
 use crate::failure;
 use crate::pipeline::PipelineError;
@@ -29,7 +28,7 @@ pub(super) async fn open(config: &Config, findings: &mut Findings) -> Vec<Readin
                 readings.push(reading);
             }
             Ok(None) => findings.good(&what, "reachable, nothing indexed yet".into()),
-            Err(error) => findings.bad(&what, &Error::SourceUnreachable(error)),
+            Err(error) => findings.bad(&what, &error.into()),
         }
     }
     if source.quorum() > 1 {

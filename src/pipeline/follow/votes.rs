@@ -33,8 +33,8 @@ impl Follow<'_> {
             if lasts || tip.height.blocks_above(common) > USUAL_LAG {
                 let quorum = self.pipeline.source.quorum();
                 let reason = format!(
-                    "{quorum} servers must agree on a block (`source.quorum`), and only up to height {common} so many have it, \
-                     while the source is at height {}",
+                    "only up to height {common} do {quorum} servers have a block, as many as must agree on it \
+                     (`source.quorum`), while the source is at height {}",
                     tip.height
                 );
                 self.reporter.waiting(reason, None, Some(tip.height)).await?;

@@ -17,7 +17,7 @@ pub use lease::{Attach, Attached, SinkLease, sink_record};
 pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
 pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
-    Retracted, forget_retracted, lock_reserved, new_reorg, read_retracted, retracted_block, write_retracted,
+    Retracted, forget_retracted, lock_reserved, read_retracted, retracted_block, write_retracted,
 };
 pub use stream::{Ahead, LoggedBlock, LoggedReorg, ahead, is_on_disk, last_reorg};
 

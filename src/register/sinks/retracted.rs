@@ -32,19 +32,6 @@ pub async fn lock_reserved(client: &Client, pipeline: i32) -> Result<Option<Heig
     Ok(reserved.and_then(Height::from_sql))
 }
 
-/// The number of a rollback that is to be recorded.
-pub async fn new_reorg(client: &Client) -> Result<i64, RegisterError> {
-    let row = client
-        .query_one(
-            "-- register::sinks::new_reorg\n\
-             select pg_catalog.nextval(pg_catalog.pg_get_serial_sequence('debshrew.reorg', 'reorg_id'))",
-            &[],
-        )
-        .await
-        .map_err(DbError::statement("number a rollback"))?;
-    Ok(row.get(0))
-}
-
 /// Keeps a block's events, inside the rollback's transaction.
 pub async fn write_retracted(
     client: &Client,
