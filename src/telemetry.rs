@@ -298,11 +298,18 @@ fn read(filter: &str) -> Result<EnvFilter, TelemetryError> {
 /// What libraries say in detail may hold what they send: URLs, headers, statements. Of them nothing below `info` is
 /// logged, whatever the filter says.
 fn may_be_logged(event: &Metadata<'_>) -> bool {
-    is_ours(event.target()) || *event.level() <= Level::INFO
+    let target = event.target();
+    // Kafka's client tells of every transaction, and warns of what comes as an error as well.
+    let detail = if is_of("krafka", target) { Level::ERROR } else { Level::INFO };
+    is_ours(target) || *event.level() <= detail
 }
 
 fn is_ours(target: &str) -> bool {
-    target == "debshrew" || target.starts_with("debshrew::")
+    is_of("debshrew", target)
+}
+
+fn is_of(name: &str, target: &str) -> bool {
+    target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 #[cfg(test)]
@@ -326,6 +333,7 @@ mod tests {
             tracing::subscriber::with_default(subscriber, || {
                 tracing::debug!(target: "hyper_util", "sesame");
                 tracing::trace!(target: "debshrewd", "sesame");
+                tracing::warn!(target: "krafka::producer", "sesame");
                 tracing::info!(target: "deadpool", "one");
                 tracing::trace!(target: "debshrew::source", "two");
             });

@@ -37,6 +37,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "config",
             "db",
             "failure",
+            "file",
             "observe",
             "printable",
             "register",

@@ -5,24 +5,28 @@
 
 mod breaker;
 mod console;
+mod deadline;
 mod error;
 mod file;
 pub mod format;
+mod kafka;
 mod open;
 mod pattern;
 mod readable;
 mod reader;
+mod setup;
 mod sink;
 mod snapshot;
 mod step;
 mod stream;
 mod tail;
 mod task;
+mod webhook;
 
 pub use error::RelayError;
 pub use format::About;
 pub use open::{console, open};
+pub use setup::{Make, Relay, Until};
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use tail::Tail;
-pub use task::{Make, Relay, Until};

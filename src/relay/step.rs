@@ -82,6 +82,16 @@ impl Step {
         }
     }
 
+    /// As messages call it.
+    pub fn title(&self) -> String {
+        let block = self.block().map_or_else(|| "nothing".to_owned(), |block| format!("block {block}"));
+        match &self.kind {
+            StepKind::Apply { .. } => block,
+            StepKind::Retract { .. } => format!("the retraction of {block}"),
+            StepKind::Snapshot { part, .. } => format!("part {part} of the snapshot of {block}"),
+        }
+    }
+
     /// Whether the cursor counts once this is published: the parts of a snapshot before the last leave it where it was.
     pub fn completes(&self) -> bool {
         !matches!(&self.kind, StepKind::Snapshot { last: false, .. })

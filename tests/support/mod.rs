@@ -6,6 +6,7 @@ mod database;
 mod rig;
 mod scene;
 mod screen;
+pub mod steps;
 
 pub use binary::{Output, debshrew};
 pub use database::own_server;
