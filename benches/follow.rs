@@ -210,7 +210,7 @@ pub(crate) enum Transform<'a> {
 
 /// A source, a database that is empty, and the configuration of a pipeline between them.
 pub(crate) struct Scene {
-    source: Simulator,
+    pub(crate) source: Simulator,
     base: Base,
     folder: TempDir,
 }

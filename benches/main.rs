@@ -16,6 +16,7 @@ mod report;
 mod rollback;
 mod rows;
 mod server;
+mod sinks;
 mod watching;
 
 use std::path::{Path, PathBuf};
@@ -88,6 +89,7 @@ fn groups() -> Vec<Group> {
         evaluate::groups(),
         follow::groups(),
         watching::groups(),
+        sinks::groups(),
     ]
     .into_iter()
     .flatten()

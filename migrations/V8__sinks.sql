@@ -30,6 +30,8 @@ create table debshrew.sink_cursor (
   reorg_id bigint not null default 0,
   reserved integer,
   epoch bigint not null default 0,
+  relay_pid integer,
+  published boolean not null default false,
   events bigint not null default 0,
   moved_at timestamptz,
   constraint sink_cursor_pkey primary key (sink_id),
@@ -61,6 +63,8 @@ comment on column debshrew.sink_cursor.height is 'Null before the first block.';
 comment on column debshrew.sink_cursor.reserved is
   'Blocks up to this height may have been published, so that a rollback keeps their events.';
 comment on column debshrew.sink_cursor.epoch is 'Counts the processes that moved the cursor; an earlier one cannot any more.';
+comment on column debshrew.sink_cursor.published is 'Whether a step was published since the stream began.';
+comment on column debshrew.sink_cursor.relay_pid is 'The PostgreSQL process of the session that moves the cursor, or did last.';
 comment on table debshrew.retracted is
   'The events of blocks that were rolled back and that a sink may have published, a JSON array a line, until all sinks have taken them back.';
 

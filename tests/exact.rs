@@ -16,7 +16,7 @@ mod parents;
 mod patterns;
 mod plain;
 mod publication;
-mod random;
+pub mod random;
 mod review;
 mod schemas;
 mod triggers;

@@ -35,6 +35,7 @@ mod owners;
 mod pipeline;
 mod pruning;
 mod refusals;
+mod relay;
 mod reorgs;
 mod server;
 mod servers;

@@ -9,6 +9,7 @@ use crate::db::DbError;
 use crate::failure::{Kind, some_of};
 use crate::pipeline::PipelineError;
 use crate::register::RegisterError;
+use crate::relay::RelayError;
 use crate::runtime::RuntimeError;
 use crate::schema::SchemaError;
 use crate::server::ServerError;
@@ -83,6 +84,18 @@ pub enum Error {
     /// By `status`, which has said why.
     #[error("{}", halted(.0))]
     SaidToBeHalted(Vec<String>),
+    /// By `sinks`, which has said why.
+    #[error("{} halted, or must begin again", quoted_sinks(.0))]
+    SinksHalted(Vec<String>),
+    #[error(transparent)]
+    Relay(Box<RelayError>),
+    /// By `run`, which has said why.
+    #[error("{} could not publish everything that is committed", quoted_sinks(.0))]
+    SinksBehind(Vec<String>),
+    #[error("{}", which_sink(.name, *.found, .known))]
+    WhichSink { name: String, found: usize, known: String },
+    #[error("sink `{0}` is run by a process: take it out of the configuration of `debshrew run` first")]
+    SinkRuns(String),
     #[error("{0} of the checks failed")]
     Checks(usize),
     #[error("cannot read from standard input")]
@@ -113,6 +126,19 @@ fn halted(names: &[String]) -> String {
     match names {
         [one] => format!("pipeline `{one}` has halted"),
         several => format!("pipelines {} have halted", quoted(several.iter().map(String::as_str))),
+    }
+}
+
+fn quoted_sinks(names: &[String]) -> String {
+    let subject = if names.len() == 1 { "sink" } else { "sinks" };
+    format!("{subject} {}", quoted(names.iter().map(String::as_str)))
+}
+
+fn which_sink(name: &str, found: usize, known: &str) -> String {
+    match (found, known) {
+        (_, "") => format!("there is no sink `{name}`: none was ever run"),
+        (0, known) => format!("there is no sink `{name}`; there are {known}"),
+        (_, known) => format!("several sinks are called `{name}`: name the pipeline too; there are {known}"),
     }
 }
 
@@ -156,7 +182,10 @@ impl Error {
             | Error::Unusable { .. }
             | Error::NobodyToAsk
             | Error::Source(SourceError::Configuration(_)) => Exit::Usage,
-            Error::Halted(_) | Error::SaidToBeHalted(_) => Exit::Halted,
+            Error::Halted(_) | Error::SaidToBeHalted(_) | Error::SinksHalted(_) | Error::SinksBehind(_) => {
+                Exit::Halted
+            }
+            Error::WhichSink { .. } => Exit::Usage,
             Error::DatabaseUnreachable(_) | Error::SourceUnreachable(_) => Exit::Unreachable,
             Error::Pipeline(error) => match &**error {
                 PipelineError::Register(RegisterError::Contradiction { .. })
@@ -170,6 +199,8 @@ impl Error {
             | Error::Source(_)
             | Error::Pending { .. }
             | Error::Checks(_)
+            | Error::Relay(_)
+            | Error::SinkRuns(_)
             | Error::Declined
             | Error::Input(_)
             | Error::Runtime(_)
@@ -202,6 +233,7 @@ impl Error {
                 ),
                 error => error.advice(),
             },
+            Error::Relay(error) => error.advice(),
             Error::Simulate(SimulateError::Listen { .. }) => {
                 Some("--listen takes another address; port 0 is any free one".into())
             }

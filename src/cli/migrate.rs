@@ -93,6 +93,11 @@ fn describe(report: &Report) -> String {
         lines.extend(pipeline.cut.iter().map(|why| {
             format!("{name}: warning: blocks committed before cannot be rolled back any more, since {why}")
         }));
+        lines.extend(pipeline.lost_sinks.iter().map(|sink| {
+            format!(
+                "{name}: warning: sink `{sink}` must begin again for the same reason: `debshrew sink resync {name}.{sink}`"
+            )
+        }));
         lines.extend(
             pipeline
                 .refused

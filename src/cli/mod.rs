@@ -10,12 +10,16 @@ pub mod demo;
 pub mod error;
 pub mod migrate;
 pub mod output;
+mod relays;
 pub mod rollback;
 pub mod run;
 pub mod service;
 pub mod simulate;
+pub mod sink;
+pub mod sinks;
 pub mod start;
 pub mod status;
+pub mod tail;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -113,6 +117,9 @@ pub enum Command {
     Status(status::Args),
     Check(check::Args),
     Rollback(rollback::Args),
+    Sinks(sinks::Args),
+    Sink(sink::Args),
+    Tail(tail::Args),
     Simulate(simulate::Args),
     Demo(demo::Args),
     Config(config::Args),
@@ -154,6 +161,9 @@ fn dispatch(cli: &Cli) -> Result<(), Error> {
         Command::Status(args) => status::run(args, globals),
         Command::Check(args) => check::run(args, globals),
         Command::Rollback(args) => rollback::run(args, globals),
+        Command::Sinks(args) => sinks::run(args, globals),
+        Command::Sink(args) => sink::run(args, globals),
+        Command::Tail(args) => tail::run(args, globals),
         Command::Simulate(args) => simulate::run(args, globals),
         Command::Demo(args) => demo::run(args, globals),
         Command::Config(args) => config::run(args, globals),

@@ -67,7 +67,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     })
 }
 
-fn agreed() -> Result<bool, Error> {
+pub fn agreed() -> Result<bool, Error> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         return Err(Error::NobodyToAsk);

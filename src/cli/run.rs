@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::bars::{Aim, Bars};
+use super::relays::Relays;
 use super::start::{block_on, chosen, database, transform};
 use super::{Error, Globals, height, migrate, service};
 use crate::block::Height;
@@ -67,10 +68,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         let mut server = Server::start(&config, &observer).await?;
         let preparing = prepare(&config, &pipelines, args, &observer, server.as_mut());
         let result = match stop.run_until_cancelled(preparing).await {
-            Some(Ok(pipelines)) => {
+            Some(Ok((db, ready))) => {
                 service::supervise(observer.clone(), stop.clone());
-                let _bars = bars(&pipelines, goal, &config, &observer);
-                all(pipelines, goal, &stop, server.as_ref()).await
+                let _bars = bars(&ready, goal, &config, &observer);
+                let relays = Relays::start(&pipelines, &db, &observer, &stop).await?;
+                let done = all(ready, goal, &stop, server.as_ref()).await;
+                let published = relays.finish().await;
+                done.and(published)
             }
             Some(Err(error)) => Err(error),
             None => Ok(()),
@@ -89,7 +93,7 @@ async fn prepare(
     args: &Args,
     observer: &Observer,
     server: Option<&mut Server>,
-) -> Result<Vec<Pipeline>, Error> {
+) -> Result<(Db, Vec<Pipeline>), Error> {
     let db = database(config).await?;
     let source = Source::new(&config.source)?;
     // A wrong address is said at once; later on, the same failure is waited for.
@@ -117,7 +121,7 @@ async fn prepare(
     if let Some(server) = server {
         server.sample(&db, pipelines.iter().map(|(name, _)| (*name).to_owned()));
     }
-    Ok(ready)
+    Ok((db, ready))
 }
 
 /// A line a pipeline, on a terminal; a log for machines is left alone.

@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 /// A key of the configuration.
 #[derive(Debug)]
 pub struct Key {
-    /// With dots, `source.retries`. In `pipelines.NAME.retention` and `source.headers.NAME` the word `NAME`
-    /// stands for any name.
+    /// With dots, `source.retries`. In `pipelines.NAME.retention` and `source.headers.NAME` the word `NAME` stands for any
+    /// name, and so does `SINK`.
     pub name: &'static str,
     pub form: Form,
     /// As one would write it; `NAME` in it stands for the pipeline's name. Without one, the key is unset.
@@ -30,12 +30,18 @@ pub enum Form {
     List,
     /// The same, of `http://` and `https://` URLs, of which scheme, host and port are shown.
     Urls,
+    /// One of them.
+    Url,
+    /// `snapshot`, `now`, or a height.
+    Beginning,
     Integer {
         least: u64,
         most: u64,
     },
     /// `500ms`, `1m 30s`, or a number of seconds.
     Duration,
+    /// The same, of up to ten years: `7d`.
+    LongDuration,
     /// `16MiB`, `64kB`, or a number of bytes.
     Bytes {
         least: u64,
@@ -58,8 +64,10 @@ impl fmt::Display for Form {
             Form::Path => f.write_str("path"),
             Form::List => f.write_str("list"),
             Form::Urls => f.write_str("list of URLs"),
+            Form::Url => f.write_str("URL"),
+            Form::Beginning => f.write_str("`snapshot`, `now` or a height"),
             Form::Integer { least, most } => write!(f, "{least} to {most}"),
-            Form::Duration => f.write_str("duration"),
+            Form::Duration | Form::LongDuration => f.write_str("duration"),
             Form::Bytes { least, most } => write!(f, "{} to {}", ByteSize::b(*least), ByteSize::b(*most)),
             Form::Boolean => f.write_str("`true` or `false`"),
             Form::OneOf(choices) => write!(f, "`{}`", choices.join("` or `")),
@@ -244,83 +252,185 @@ pub const KEYS: &[Key] = &[
         Some("1000000"),
         "Most view calls and state reads together.",
     ),
+    key(
+        "pipelines.NAME.sinks.SINK.kind",
+        Form::OneOf(&["console", "file", "kafka", "webhook"]),
+        None,
+        "Where the changes go. Required.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.from",
+        Form::Beginning,
+        Some("snapshot"),
+        "Where the stream begins: with all rows as they are, with the next block, or with a block.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.tables",
+        Form::List,
+        Some("*"),
+        "Tables it is about; `*` stands for any characters.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.confirmations",
+        integer(0, MAX_HEIGHT),
+        Some("0"),
+        "Blocks to stay behind the checkpoint.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.max_lag",
+        Form::LongDuration,
+        Some("7d"),
+        "How long it may be behind before its journals are no longer kept.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.on_lag",
+        Form::OneOf(&["detach", "block"]),
+        Some("detach"),
+        "What happens then: the sink is lost until `sink resync`, or the pipeline waits for it.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.format",
+        Form::OneOf(&["debezium", "compact"]),
+        Some("debezium"),
+        "A message a row in Debezium's envelope, or a document a block.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.schemas",
+        Form::Boolean,
+        Some("false"),
+        "Every message carries its schema, as Kafka Connect writes it.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.tombstones",
+        Form::Boolean,
+        Some("true"),
+        "A delete is followed by a message with the key alone, where messages have keys.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.retry.initial",
+        Form::Duration,
+        Some("200ms"),
+        "The first pause after a failure.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.retry.max",
+        Form::Duration,
+        Some("1m"),
+        "The longest pause; each is twice the one before.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.retry.open_after",
+        integer(1, 1_000_000),
+        Some("10"),
+        "After so many failures in a row it is tried every `probe` only.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.retry.probe",
+        Form::Duration,
+        Some("30s"),
+        "The pause between two tries from then on.",
+    ),
+    key("pipelines.NAME.sinks.SINK.path", Form::Path, None, "`file`: the folder to write to. Required."),
+    key(
+        "pipelines.NAME.sinks.SINK.rotate.bytes",
+        bytes(1 << 10, 1 << 40),
+        Some("256MiB"),
+        "`file`: a segment that is larger is closed at the block's end.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.rotate.age",
+        Form::LongDuration,
+        Some("1h"),
+        "`file`: a segment that is older is closed at a block's end.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.compression",
+        Form::OneOf(&["none", "zstd"]),
+        Some("none"),
+        "`file`: how closed segments are compressed.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.brokers",
+        Form::List,
+        Some(""),
+        "`kafka`: `HOST:PORT` of brokers to begin with. Required.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.prefix",
+        Form::Text,
+        Some("NAME"),
+        "`kafka`: what the topics' names begin with.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.delivery",
+        Form::OneOf(&["exactly-once", "at-least-once"]),
+        Some("exactly-once"),
+        "`kafka`: a transaction a block, or messages that may come again with the same `id`.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.oversize",
+        Form::OneOf(&["halt"]),
+        Some("halt"),
+        "`kafka`: what happens at a message that is too large.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.partitions",
+        integer(0, 10_000),
+        Some("1"),
+        "`kafka`: partitions of topics that are made; 0: topics must be there.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.replication",
+        integer(1, 100),
+        Some("1"),
+        "`kafka`: copies of topics that are made.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.max_message_bytes",
+        bytes(1 << 10, 1 << 30),
+        Some("1000000"),
+        "`kafka`: the largest message that the brokers take, key included.",
+    ),
+    key("pipelines.NAME.sinks.SINK.tls.enabled", Form::Boolean, Some("false"), "`kafka`: connect by TLS."),
+    key(
+        "pipelines.NAME.sinks.SINK.tls.root_cert",
+        Form::Path,
+        None,
+        "`kafka`: PEM file of trusted authorities; the system's when unset.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.tls.cert",
+        Form::Path,
+        None,
+        "`kafka`: PEM file with the client's certificate.",
+    ),
+    key("pipelines.NAME.sinks.SINK.tls.key", Form::Path, None, "`kafka`: PEM file with its key."),
+    key(
+        "pipelines.NAME.sinks.SINK.sasl.mechanism",
+        Form::OneOf(&["none", "plain", "scram-sha-256", "scram-sha-512", "oauthbearer"]),
+        Some("none"),
+        "`kafka`: how to log in.",
+    ),
+    key("pipelines.NAME.sinks.SINK.sasl.username", Form::Secret, None, "`kafka`: who logs in."),
+    key("pipelines.NAME.sinks.SINK.sasl.password", Form::Secret, None, "`kafka`: the password."),
+    key("pipelines.NAME.sinks.SINK.sasl.token", Form::Secret, None, "`kafka`: the token for `oauthbearer`."),
+    key("pipelines.NAME.sinks.SINK.url", Form::Url, None, "`webhook`: where to post each block. Required."),
+    key(
+        "pipelines.NAME.sinks.SINK.secret",
+        Form::Secret,
+        None,
+        "`webhook`: what requests are signed with; not signed when unset.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.timeout",
+        Form::Duration,
+        Some("30s"),
+        "`kafka`, `webhook`: the longest wait for an answer.",
+    ),
+    key(
+        "pipelines.NAME.sinks.SINK.max_bytes",
+        bytes(1 << 10, 1 << 32),
+        Some("16MiB"),
+        "`webhook`: the largest body.",
+    ),
 ];
-
-/// A key with its name filled in: `pipelines.ledger.retention`.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) key: &'static Key,
-    pub(super) name: Option<String>,
-}
-
-impl Place {
-    /// The place that a path of segments leads to, if it leads to a key.
-    pub(super) fn find(path: &[String]) -> Option<Place> {
-        KEYS.iter().find_map(|key| {
-            let pattern: Vec<&str> = key.name.split('.').collect();
-            (pattern.len() == path.len() && begins(&pattern, path)).then(|| Place {
-                key,
-                name: pattern.iter().position(|segment| *segment == "NAME").map(|index| path[index].clone()),
-            })
-        })
-    }
-
-    pub(super) fn segments(&self) -> Vec<String> {
-        let name = self.name.as_deref().unwrap_or("NAME");
-        self.key
-            .name
-            .split('.')
-            .map(|segment| if segment == "NAME" { name } else { segment }.to_owned())
-            .collect()
-    }
-
-    pub(super) fn default(&self) -> Option<String> {
-        let default = self.key.default?;
-        Some(match (default, &self.name) {
-            ("NAME", Some(name)) => name.clone(),
-            _ => default.to_owned(),
-        })
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.segments().join("."))
-    }
-}
-
-/// Whether keys lie below this path.
-pub(super) fn is_section(path: &[String]) -> bool {
-    KEYS.iter().any(|key| {
-        let pattern: Vec<&str> = key.name.split('.').collect();
-        pattern.len() > path.len() && begins(&pattern, path)
-    })
-}
-
-fn begins(pattern: &[&str], path: &[String]) -> bool {
-    pattern.iter().zip(path).all(|(expected, found)| *expected == "NAME" || expected == found)
-}
-
-/// The known key that looks most like a path that leads to none. A key of that very name in another section
-/// counts as alike.
-pub(super) fn nearest(path: &[String]) -> Place {
-    let likeness = |place: &Place| {
-        let same_name = place.segments().last() == path.last();
-        let likeness = strsim::normalized_damerau_levenshtein(&place.to_string(), &path.join("."));
-        if same_name { likeness.max(0.75) } else { likeness }
-    };
-    let name_of = |key: &Key| {
-        let index = key.name.split('.').position(|segment| segment == "NAME")?;
-        path.get(index).cloned()
-    };
-    let mut best = Place { key: &KEYS[0], name: None };
-    let mut best_likeness = 0.0;
-    for key in KEYS {
-        let place = Place { key, name: name_of(key) };
-        let likeness = likeness(&place);
-        if likeness > best_likeness {
-            (best, best_likeness) = (place, likeness);
-        }
-    }
-    best
-}

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
-use super::keys::{Form, KEYS, Place, is_section, nearest};
+use super::keys::{Form, KEYS};
+use super::place::{Place, is_section, nearest};
+use super::sinks::SECTION;
 use super::{ConfigError, name};
 use crate::file;
 
@@ -231,12 +233,12 @@ fn check(path: &[String], value: Value, origin: &Origin) -> Result<Value, Config
         }
         (Some(_), kind) => Ok(mark(kind)),
         (None, kind) if is_section(path) => {
-            let problem = if let [pipelines, name] = path
-                && pipelines == "pipelines"
-            {
-                name::problem_with_pipeline(name)
-            } else {
-                None
+            let problem = match path {
+                [pipelines, name] if pipelines == "pipelines" => name::problem_with_pipeline(name),
+                [pipelines, _, sinks, name] if pipelines == "pipelines" && sinks == "sinks" => {
+                    name::problem_with_sink(name)
+                }
+                _ => None,
             };
             match (problem, kind) {
                 (Some(problem), _) => shape(problem),
@@ -280,6 +282,18 @@ fn path_of(variable: &str) -> Vec<String> {
     let lower = variable.to_lowercase();
     if let Some(header) = lower.strip_prefix("source__headers__") {
         return vec!["source".to_owned(), "headers".to_owned(), header.replace('_', "-")];
+    }
+    let in_sink = lower.strip_prefix("pipelines__").and_then(|rest| {
+        KEYS.iter().find_map(|key| {
+            let key = key.name.strip_prefix(SECTION)?;
+            let names = rest.strip_suffix(&key.replace('.', "__"))?.strip_suffix("__")?;
+            let (pipeline, sink) = names.rsplit_once("__sinks__")?;
+            let path = ["pipelines", pipeline, "sinks", sink].map(str::to_owned);
+            Some(path.into_iter().chain(split(key)).collect())
+        })
+    });
+    if let Some(path) = in_sink {
+        return path;
     }
     let in_pipeline = lower.strip_prefix("pipelines__").and_then(|rest| {
         KEYS.iter().find_map(|key| {

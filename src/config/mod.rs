@@ -8,10 +8,12 @@ mod hide;
 mod keys;
 mod layer;
 mod name;
+mod place;
 mod read;
 mod section;
 mod settings;
 mod sink;
+mod sinks;
 #[cfg(test)]
 mod tests;
 
@@ -180,6 +182,8 @@ pub struct Pipeline {
     pub patience: Duration,
     /// How many blocks are evaluated at once, at most.
     pub evaluate_ahead: u32,
+    /// Where its changes go beside its tables, by name.
+    pub sinks: BTreeMap<String, Sink>,
     /// Whether blocks and rollbacks are told on PostgreSQL's channel `debshrew`.
     pub notify: bool,
     pub unknown_imports: UnknownImports,

@@ -6,13 +6,22 @@ const LONGEST_SCHEMA: usize = 63;
 
 /// Why a pipeline cannot be called this, if it cannot.
 pub(super) fn problem_with_pipeline(name: &str) -> Option<String> {
+    problem(name, "pipeline")
+}
+
+/// The same of a sink.
+pub(super) fn problem_with_sink(name: &str) -> Option<String> {
+    problem(name, "sink")
+}
+
+fn problem(name: &str, of: &str) -> Option<String> {
     let well_formed = name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     if well_formed && name.len() <= LONGEST_NAME {
         return None;
     }
     Some(format!(
-        "is no name for a pipeline; it must begin with one of `a` to `z`, go on with those, digits and `_`, and \
+        "is no name for a {of}; it must begin with one of `a` to `z`, go on with those, digits and `_`, and \
          be no longer than {LONGEST_NAME}"
     ))
 }

@@ -8,6 +8,9 @@ use std::time::Duration;
 use ::config::ValueKind;
 use bytesize::ByteSize;
 
+use super::Beginning;
+use crate::block::Height;
+
 const SHORTEST_TOKEN: usize = 16;
 
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -69,6 +72,32 @@ pub(super) fn duration(value: &ValueKind) -> Result<Duration, String> {
         })
 }
 
+/// The same, of up to ten years.
+pub(super) fn long_duration(value: &ValueKind) -> Result<Duration, String> {
+    let longest = LONGEST * 3653;
+    seconds(value)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .or_else(|| match value {
+            ValueKind::String(text) => humantime::parse_duration(text).ok(),
+            _ => None,
+        })
+        .filter(|duration| (Duration::from_millis(1)..=longest).contains(duration))
+        .ok_or_else(|| {
+            "it must be a duration such as `1h` or `7d`, or a number of seconds, up to ten years".to_owned()
+        })
+}
+
+/// `snapshot`, `now`, or a height.
+pub(super) fn beginning(value: &ValueKind) -> Result<Beginning, String> {
+    match value {
+        ValueKind::String(text) if text == "snapshot" => return Ok(Beginning::Snapshot),
+        ValueKind::String(text) if text == "now" => return Ok(Beginning::Now),
+        _ => {}
+    }
+    let height = whole(value).and_then(|height| Height::new(u32::try_from(height).ok()?));
+    height.map(Beginning::Height).ok_or_else(|| "it must be `snapshot`, `now`, or a height".to_owned())
+}
+
 /// An array of texts, or one text with commas.
 pub(super) fn list(value: &ValueKind) -> Result<Vec<String>, String> {
     let parts = match value {
@@ -93,6 +122,12 @@ pub(super) fn urls(value: &ValueKind) -> Result<Vec<String>, String> {
     } else {
         Err("each URL must be like `http://HOST:PORT` or `https://HOST`".to_owned())
     }
+}
+
+/// One of them.
+pub(super) fn url(value: &ValueKind) -> Result<String, String> {
+    let [url] = <[String; 1]>::try_from(urls(value)?).map_err(|_| "it must be one URL".to_owned())?;
+    Ok(url)
 }
 
 /// An IP address and a port. A name would not say where one listens.

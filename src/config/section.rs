@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ::config::{Value, ValueKind};
 
-use super::keys::{Form, KEYS, Place};
-use super::{ConfigError, Secret, dsn, hide, name, read};
+use super::keys::{Form, KEYS};
+use super::place::Place;
+use super::{Beginning, ConfigError, Secret, dsn, hide, name, read};
 use crate::telemetry;
 
 /// What stands for a value that may not be seen.
@@ -47,8 +48,8 @@ impl Merged {
 /// The settings, read for one pipeline or header, or for what has no name.
 pub(super) struct Section<'a> {
     pub(super) merged: &'a Merged,
-    /// What `NAME` stands for.
-    pub(super) name: Option<String>,
+    /// What the names of keys stand for.
+    pub(super) names: Vec<String>,
 }
 
 impl Section<'_> {
@@ -98,6 +99,18 @@ impl Section<'_> {
         self.required(key, |value, _| read::duration(value))
     }
 
+    pub(super) fn long_duration(&self, key: &str) -> Result<Duration, ConfigError> {
+        self.required(key, |value, _| read::long_duration(value))
+    }
+
+    pub(super) fn beginning(&self, key: &str) -> Result<Beginning, ConfigError> {
+        Ok(self.read(key, |value, _| read::beginning(value))?.unwrap_or(Beginning::Snapshot))
+    }
+
+    pub(super) fn url(&self, key: &str) -> Result<Option<Secret>, ConfigError> {
+        self.read(key, |value, _| read::url(value).map(Secret::new))
+    }
+
     pub(super) fn list(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         self.required(key, |value, _| read::list(value))
     }
@@ -136,6 +149,20 @@ impl Section<'_> {
         })
     }
 
+    /// Whether a layer has it.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        let place =
+            KEYS.iter().find(|known| known.name == key).map(|key| Place { key, names: self.names.clone() });
+        place.is_some_and(|place| self.merged.value(&place).1 != "default")
+    }
+
+    /// A key of this section, as it is called there.
+    pub(super) fn called(&self, key: &str) -> String {
+        let place =
+            KEYS.iter().find(|known| known.name == key).map(|key| Place { key, names: self.names.clone() });
+        place.map(|place| place.to_string()).unwrap_or_default()
+    }
+
     /// For keys that have a default.
     fn required<T: Default>(
         &self,
@@ -151,7 +178,7 @@ impl Section<'_> {
         read: impl FnOnce(&ValueKind, Form) -> Result<T, String>,
     ) -> Result<Option<T>, ConfigError> {
         let Some(key) = KEYS.iter().find(|known| known.name == key) else { return Ok(None) };
-        let place = Place { key, name: self.name.clone() };
+        let place = Place { key, names: self.names.clone() };
         let (value, origin) = self.merged.value(&place);
         let Some(value) = value else { return Ok(None) };
         read(&value, key.form).map(Some).map_err(|allowed| ConfigError::Invalid {
@@ -173,8 +200,8 @@ pub(super) fn shown(form: Form, value: &ValueKind) -> String {
         (_, ValueKind::Array(values)) => {
             values.iter().map(|value| shown(form, &value.kind)).collect::<Vec<_>>().join(", ")
         }
-        (Form::Urls, ValueKind::String(text)) => hide::shown_urls(text),
-        (Form::Urls, _) => HIDDEN.to_owned(),
+        (Form::Urls | Form::Url, ValueKind::String(text)) => hide::shown_urls(text),
+        (Form::Urls | Form::Url, _) => HIDDEN.to_owned(),
         (Form::Dsn, ValueKind::String(text)) => dsn::shown(text),
         (Form::Dsn, _) => HIDDEN.to_owned(),
         (_, value) => value.to_string(),
@@ -186,7 +213,7 @@ pub(super) fn holds_secret(form: Form, value: &ValueKind) -> bool {
     match (form, value) {
         (Form::Secret, _) => true,
         (Form::Dsn, ValueKind::String(text)) => dsn::holds_password(text),
-        (Form::Urls, _) => shown(form, value).contains('…'),
+        (Form::Urls | Form::Url, _) => shown(form, value).contains('…'),
         _ => false,
     }
 }

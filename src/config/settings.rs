@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use super::keys::{KEYS, Key, Place};
+use super::keys::{KEYS, Key};
 use super::layer::Origin;
+use super::place::Place;
 use super::section::{Merged, Section, holds_secret, shown};
+use super::sinks;
 use super::{
     Config, ConfigError, Database, Inputs, Limits, Log, LogFormat, Pipeline, Secret, Server, Source,
     UnknownImports,
@@ -55,13 +57,20 @@ impl Settings {
         for key in shared {
             if key.name == "source.headers.NAME" {
                 let headers = self.merged.names(&["source", "headers"]).into_iter();
-                places.extend(headers.map(|header| Place { key, name: Some(header) }));
+                places.extend(headers.map(|header| Place { key, names: vec![header] }));
             } else {
-                places.push(Place { key, name: None });
+                places.push(Place { key, names: Vec::new() });
             }
         }
         for name in self.merged.names(&["pipelines"]) {
-            places.extend(of_pipelines.iter().map(|key| Place { key, name: Some(name.clone()) }));
+            let (of_sinks, own): (Vec<&Key>, Vec<&Key>) =
+                of_pipelines.iter().partition(|key| key.name.starts_with(sinks::SECTION));
+            places.extend(own.iter().map(|key| Place { key, names: vec![name.clone()] }));
+            for sink in self.merged.names(&["pipelines", &name, "sinks"]) {
+                let at = Section { merged: &self.merged, names: vec![name.clone(), sink.clone()] };
+                let of_kind = of_sinks.iter().filter(|key| sinks::is_of_kind(&at, key));
+                places.extend(of_kind.map(|key| Place { key, names: vec![name.clone(), sink.clone()] }));
+            }
         }
         places
     }
@@ -115,7 +124,7 @@ impl Settings {
     }
 
     fn database(&self) -> Result<Database, ConfigError> {
-        let at = Section { merged: &self.merged, name: None };
+        let at = Section { merged: &self.merged, names: Vec::new() };
         Ok(Database {
             url: Secret::new(at.text("database.url")?.unwrap_or_default()),
             tls_root_cert: at.path("database.tls_root_cert")?,
@@ -126,9 +135,9 @@ impl Settings {
     }
 
     fn source(&self) -> Result<Source, ConfigError> {
-        let at = Section { merged: &self.merged, name: None };
+        let at = Section { merged: &self.merged, names: Vec::new() };
         let header = |name: String| {
-            let at = Section { merged: &self.merged, name: Some(name.clone()) };
+            let at = Section { merged: &self.merged, names: vec![name.clone()] };
             Ok((name, Secret::new(at.text("source.headers.NAME")?.unwrap_or_default())))
         };
         let headers = self.merged.names(&["source", "headers"]).into_iter().map(header);
@@ -153,7 +162,7 @@ impl Settings {
     }
 
     fn server(&self) -> Result<Server, ConfigError> {
-        let at = Section { merged: &self.merged, name: None };
+        let at = Section { merged: &self.merged, names: Vec::new() };
         Ok(Server {
             listen: at.address("server.listen")?,
             token: at.token("server.token")?,
@@ -162,7 +171,7 @@ impl Settings {
     }
 
     fn log(&self) -> Result<Log, ConfigError> {
-        let at = Section { merged: &self.merged, name: None };
+        let at = Section { merged: &self.merged, names: Vec::new() };
         let format = match at.one_of("log.format")?.as_str() {
             "json" => LogFormat::Json,
             _ => LogFormat::Text,
@@ -171,12 +180,12 @@ impl Settings {
     }
 
     fn pipeline(&self, name: String) -> Result<Pipeline, ConfigError> {
-        let at = Section { merged: &self.merged, name: Some(name.clone()) };
+        let at = Section { merged: &self.merged, names: vec![name.clone()] };
         let height: u32 = at.number("pipelines.NAME.start_height")?;
         Ok(Pipeline {
             transform: at
                 .path("pipelines.NAME.transform")?
-                .ok_or(ConfigError::NoTransform { pipeline: name })?,
+                .ok_or_else(|| ConfigError::NoTransform { pipeline: name.clone() })?,
             schema: at.schema("pipelines.NAME.schema")?,
             migrations: at.path("pipelines.NAME.migrations")?,
             start_height: Height::new(height).unwrap_or(Height::MAX),
@@ -186,6 +195,7 @@ impl Settings {
             patience: at.duration("pipelines.NAME.patience")?,
             evaluate_ahead: at.number("pipelines.NAME.evaluate_ahead")?,
             notify: at.boolean("pipelines.NAME.notify")?,
+            sinks: sinks::read(&self.merged, &name)?,
             unknown_imports: match at.one_of("pipelines.NAME.unknown_imports")?.as_str() {
                 "trap" => UnknownImports::Trap,
                 _ => UnknownImports::Refuse,

@@ -26,6 +26,29 @@ pub struct Sink {
     pub retry: Retry,
 }
 
+impl Sink {
+    /// One that shows these tables' changes, as by default.
+    pub fn console(tables: Vec<String>) -> Sink {
+        Sink {
+            to: Destination::Console,
+            from: Beginning::Now,
+            tables,
+            confirmations: 0,
+            max_lag: Duration::from_secs(7 * 24 * 3600),
+            on_lag: OnLag::Detach,
+            format: Format::Debezium,
+            schemas: false,
+            tombstones: true,
+            retry: Retry {
+                initial: Duration::from_millis(200),
+                max: Duration::from_secs(60),
+                open_after: 10,
+                probe: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
 /// The kind of a sink, with the keys that only it has.
 #[derive(Clone, Debug)]
 pub enum Destination {

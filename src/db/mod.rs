@@ -193,6 +193,12 @@ impl Db {
         Ok(Object::take(self.client().await?))
     }
 
+    /// The database's name.
+    pub async fn name(&self) -> Result<String, DbError> {
+        let row = self.client().await?.query_one("-- db::name\nselect current_database()::text", &[]).await;
+        row.map(|row| row.get(0)).map_err(DbError::statement("ask for the database's name"))
+    }
+
     /// How many connections of the pool are open, idle and waited for.
     pub fn pool(&self) -> deadpool_postgres::Status {
         self.pool.status()

@@ -36,6 +36,7 @@ const fn metric(
 
 const PIPELINE: &[&str] = &["pipeline"];
 const SERVER: &[&str] = &["server"];
+const SINK: &[&str] = &["pipeline", "sink"];
 
 /// From a block that is next to nothing to one that takes a minute.
 const SECONDS: &[f64] =
@@ -200,6 +201,56 @@ pub const METRICS: &[Metric] = &[
         PIPELINE,
         "Processes that wait to take over the pipeline; sampled every 5 s.",
     ),
+    metric(
+        "debshrew_sink_height",
+        Kind::Gauge,
+        Unit::Count,
+        SINK,
+        "The last block that the sink published, whichever process does; -1 before the first; sampled every 5 s.",
+    ),
+    metric(
+        "debshrew_sink_lag_blocks",
+        Kind::Gauge,
+        Unit::Count,
+        SINK,
+        "Committed blocks that the sink has not published; sampled every 5 s.",
+    ),
+    metric(
+        "debshrew_sink_lag_seconds",
+        Kind::Gauge,
+        Unit::Seconds,
+        SINK,
+        "How long ago the next block that the sink is to publish was committed; 0 when there is none; sampled every 5 s.",
+    ),
+    metric(
+        "debshrew_sink_state",
+        Kind::Gauge,
+        Unit::Count,
+        &["pipeline", "sink", "state"],
+        "1 for the state that the sink is in, 0 for the others; sampled every 5 s.",
+    ),
+    metric(
+        "debshrew_sink_events_total",
+        Kind::Counter,
+        Unit::Count,
+        SINK,
+        "Events that this process published.",
+    ),
+    metric(
+        "debshrew_sink_steps_total",
+        Kind::Counter,
+        Unit::Count,
+        &["pipeline", "sink", "step"],
+        "Steps that this process published: `apply`, `retract` or `snapshot`.",
+    ),
+    metric(
+        "debshrew_sink_publish_seconds",
+        Kind::Histogram(SECONDS),
+        Unit::Seconds,
+        SINK,
+        "How long steps took that were published together.",
+    ),
+    metric("debshrew_sink_failures_total", Kind::Counter, Unit::Count, SINK, "Failures to publish."),
     metric(
         "debshrew_source_requests_total",
         Kind::Counter,

@@ -8,6 +8,7 @@ mod lag;
 mod live;
 pub mod metrics;
 mod rates;
+mod sinks;
 mod told;
 
 pub use handles::{Pool, ServerMetrics, journal_bytes, process, standbys, table_bytes};
@@ -15,4 +16,5 @@ pub use live::{
     BlockSnapshot, Observer, PipelineSnapshot, ProblemSnapshot, ReorgSnapshot, Snapshot, Watched,
 };
 pub use rates::Minute;
+pub use sinks::{SinkMetrics, SinkProgress, sink};
 pub use told::{Ahead, CommittedBlock, Evaluated, Reorg, State};

@@ -1,16 +1,18 @@
 //! Follows the source as the pipeline's writer: looks where it stands, and does what follows from that.
 
 mod ahead;
+mod rest;
 mod votes;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use ahead::Ahead;
+use rest::SETTLE_INTERVAL;
 
 use super::batch::{self, Batch, Evaluated, Failure};
 use super::cache::StateCache;
@@ -21,10 +23,10 @@ use super::habit::Habit;
 use super::parting::{self, Chains, Compared, LastLeft};
 use super::report::Reporter;
 use super::sinks::Sinks;
-use super::stall::{Lacking, Lacks, Pauses, Standing};
+use super::stall::{Lacking, Pauses, Standing};
 use super::states::States;
 use super::window::Window;
-use super::{Ended, Goal, Pipeline, PipelineError, Timing, Waited, Writer, millis, wait};
+use super::{Ended, Goal, Pipeline, PipelineError, Timing, Writer, millis, wait};
 use crate::block::{BlockRef, Height};
 use crate::failure::{Backoff, Kind, chain};
 use crate::observe;
@@ -32,13 +34,6 @@ use crate::register::Cause;
 use crate::reorg::Parting;
 use crate::source::{Reading, Server, SourceError};
 use crate::undo::Pruner;
-
-/// After the source has moved under a reading, it is left alone until its tip has stood still for this long, or
-/// risen.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// How often the tip is looked at meanwhile.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What outlives a writer: the pauses between two of them, and the reorganisation that is accepted until it has come.
 pub(super) type Kept<'a> = (&'a mut Backoff, &'a mut Option<LastLeft>);
@@ -453,42 +448,6 @@ impl<'a> Follow<'a> {
             took_ms = millis(took),
             "rolled back, as the source changed to another branch"
         );
-        Ok(())
-    }
-
-    /// A hash may be missing for a moment; for longer, it is said, and what to do.
-    async fn lacks(&mut self, height: Height) -> Result<(), PipelineError> {
-        let begun = self.checkpoint().is_some();
-        let weighed = self.lacking.weigh(&self.pipeline.source, self.followed.as_ref(), height, begun);
-        match unless_stopped(self.stop, weighed).await? {
-            None | Some(Lacks::NoMore) => Ok(()),
-            Some(Lacks::Maybe) => self.settle(&format!("the source has no hash for block {height}")).await,
-            Some(Lacks::ForGood(reason)) => {
-                self.reporter.waiting(reason, Some(height), None).await?;
-                wait(SETTLE.max(self.pipeline.timing.poll_interval), self.stop).await;
-                Ok(())
-            }
-        }
-    }
-
-    /// Lets the source come to rest: while it reorganises, its views answer wrongly. Ends when its tip has risen
-    /// above the lowest that it was seen at, or stood there for a while.
-    async fn settle(&mut self, how: &str) -> Result<(), PipelineError> {
-        tracing::debug!(reason = how, "waiting for the source to come to rest");
-        self.states.forget();
-        let mut lowest: Option<Height> = None;
-        let mut since = Instant::now();
-        while since.elapsed() < SETTLE && wait(SETTLE_INTERVAL, self.stop).await == Waited::Over {
-            let opening = self.pipeline.source.open_at(self.followed.as_ref());
-            let Some(Some(reading)) = unless_stopped(self.stop, opening).await? else { continue };
-            let now = reading.tip().height;
-            match lowest {
-                Some(lowest) if now > lowest => break,
-                Some(lowest) if now == lowest => {}
-                _ => (lowest, since) = (Some(now), Instant::now()),
-            }
-        }
-        self.last_tip = lowest;
         Ok(())
     }
 }

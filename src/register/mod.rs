@@ -23,9 +23,10 @@ pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
 pub use readers::{add_reader, readers};
 pub use sinks::{
-    Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkRecord,
-    SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg, late_blocker,
-    lock_reserved, new_reorg, read_retracted, retracted_block, sink_needs, sinks_reach, write_retracted,
+    Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkOrder,
+    SinkOverview, SinkRecord, SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg,
+    late_blocker, lock_reserved, lose_sinks, new_reorg, order_sink, read_retracted, retracted_block,
+    sink_needs, sink_overview, sinks_reach, write_retracted,
 };
 pub use sizes::{Size, Sizes, sizes};
 

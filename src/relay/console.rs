@@ -56,6 +56,13 @@ impl ConsoleSink {
     }
 }
 
+impl ConsoleSink {
+    /// As lines of JSON, also on a terminal.
+    pub(super) fn json(settings: &config::Sink, about: &About) -> ConsoleSink {
+        ConsoleSink { output: STDOUT.clone(), look: Look::Json(Box::new(Lines::new(settings, about))) }
+    }
+}
+
 impl Sink for ConsoleSink {
     fn open(&mut self) -> BoxFuture<'_, Result<Position, SinkError>> {
         Box::pin(async { Ok(Position::NotKept) })

@@ -1,6 +1,7 @@
 //! Why a sink's stream does not go on.
 
 use super::sink::SinkError;
+use crate::block::Height;
 use crate::db::DbError;
 use crate::failure::Kind;
 use crate::register::RegisterError;
@@ -27,6 +28,10 @@ pub enum RelayError {
     Lost(String),
     #[error("it is to begin with block {wanted}, and the journals begin with {first}")]
     TooLate { wanted: String, first: String },
+    #[error("block {height} is not committed yet; the next one is {next}")]
+    NotCommitted { height: Height, next: Height },
+    #[error("it halted, or must begin again: {0}")]
+    Stuck(String),
     #[error("there is a stream already where it is to write, up to {at}")]
     Occupied { at: String },
     #[error("nothing is left of what was published up to {at}")]
@@ -46,6 +51,8 @@ impl RelayError {
             RelayError::Orphaned { .. }
             | RelayError::Lost(_)
             | RelayError::TooLate { .. }
+            | RelayError::NotCommitted { .. }
+            | RelayError::Stuck(_)
             | RelayError::Occupied { .. }
             | RelayError::Vanished { .. }
             | RelayError::Unreadable => Kind::Permanent,
@@ -65,7 +72,10 @@ impl RelayError {
                 "let it write elsewhere, or say `debshrew sink resync` to append to what is there".into(),
             ),
             RelayError::Vanished { .. } => Some(format!("put it back, or begin again: {RESYNC}")),
-            RelayError::Db(_) | RelayError::Deadline { .. } => None,
+            RelayError::Db(_)
+            | RelayError::Deadline { .. }
+            | RelayError::NotCommitted { .. }
+            | RelayError::Stuck(_) => None,
         }
     }
 }

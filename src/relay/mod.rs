@@ -17,12 +17,14 @@ mod sink;
 mod snapshot;
 mod step;
 mod stream;
+mod tail;
 mod task;
 mod webhook;
 
 pub use error::RelayError;
 pub use format::About;
-pub use open::open;
+pub use open::{console, open};
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
+pub use tail::Tail;
 pub use task::{Make, Relay, Until};

@@ -8,6 +8,11 @@ use super::sink::{Sink, SinkError};
 use super::webhook::WebhookSink;
 use crate::config::{self, Destination};
 
+/// What shows steps on standard output; as JSON lines also on a terminal, if that is asked for.
+pub fn console(settings: &config::Sink, about: &About, json: bool) -> Box<dyn Sink> {
+    Box::new(if json { ConsoleSink::json(settings, about) } else { ConsoleSink::new(settings, about) })
+}
+
 /// Makes the sink that is configured; it opens nothing before it is asked to.
 pub fn open(settings: &config::Sink, about: &About) -> Result<Box<dyn Sink>, SinkError> {
     Ok(match &settings.to {

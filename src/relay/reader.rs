@@ -7,7 +7,7 @@ use super::error::RelayError;
 use super::pattern::Patterns;
 use crate::block::{BlockRef, Height};
 use crate::db::{Db, DbError};
-use crate::register::{self, Ahead, Checkpoint, Cursor, LoggedBlock, LoggedReorg, Registered};
+use crate::register::{self, Ahead, Checkpoint, Cursor, LoggedBlock, LoggedReorg, RegisterError, Registered};
 use crate::schema;
 use crate::table::{Role, Tables, journal_schema};
 use crate::undo::{self, Event, Range};
@@ -150,6 +150,13 @@ impl Reader {
             (block, events)
         });
         Ok((Next::Blocks(with_events.collect()), written_to))
+    }
+
+    /// The block that is committed at a height, inside a transaction that has begun.
+    pub(super) async fn committed(&self, height: Height) -> Result<BlockRef, RelayError> {
+        let hash = register::committed_hash(&*self.client, self.pipeline.id, height).await?;
+        let hash = hash.ok_or(RegisterError::Damaged("a committed block is missing in the block log"))?;
+        Ok(BlockRef { height, hash })
     }
 
     /// The checkpoint and the last rollback, inside a transaction that has begun.

@@ -39,7 +39,7 @@ impl Snapshot<'_> {
             }
             if self.lease.last_reorg().await? == cursor.reorg {
                 // It ends the cursor's way here: a rollback from now on is the stream's to take part in.
-                self.lease.advance(cursor, 0).await?;
+                self.lease.advance(cursor, None).await?;
                 while !register::is_on_disk(self.lease.client(), &written_to).await? {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -51,7 +51,7 @@ impl Snapshot<'_> {
         let rows = self.rows(&tables, cursor).await?;
         self.reader.end().await?;
         within(DEADLINE, "publishing a snapshot", self.sink.flush()).await?;
-        self.lease.advance(cursor, rows).await?;
+        self.lease.advance(cursor, Some(rows)).await?;
         self.lease.snapshot_done().await?;
         Ok(())
     }

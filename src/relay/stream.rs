@@ -1,6 +1,6 @@
 //! A stream under way: reads what is next, publishes it step by step, and moves the cursor behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::breaker::Breaker;
 use super::error::RelayError;
@@ -22,7 +22,7 @@ use crate::undo::Event;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often it is looked for something new when nobody wakes it.
-const POLL: Duration = Duration::from_millis(250);
+pub(super) const POLL: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether PostgreSQL's log is on disk.
 const DISK_POLL: Duration = Duration::from_millis(10);
@@ -50,9 +50,10 @@ pub(super) struct Stream<'a> {
     sink: Box<dyn Sink>,
     reader: Reader,
     record: SinkRecord,
-    /// Steps that were taken since the last flush, the cursor after them, and how many events they had.
+    /// Steps that were taken since the last flush, how many events they had, and since when.
     pending: usize,
     pending_events: u64,
+    pending_since: Option<Instant>,
 }
 
 impl<'a> Stream<'a> {
@@ -65,7 +66,8 @@ impl<'a> Stream<'a> {
         let reader = Reader::new(&relay.db, lease.pipeline().clone(), wanted).await?;
         let mut sink = (relay.make)()?;
         let position = within(DEADLINE, "opening the sink", sink.open()).await?;
-        let mut stream = Stream { relay, lease, sink, reader, record, pending: 0, pending_events: 0 };
+        let mut stream =
+            Stream { relay, lease, sink, reader, record, pending: 0, pending_events: 0, pending_since: None };
         stream.take_position(position).await?;
         Ok(stream)
     }
@@ -95,12 +97,11 @@ impl<'a> Stream<'a> {
                     height = at.block.map(|block| block.height.get()),
                     "resuming where the sink says that it stands"
                 );
-                self.lease.advance(at, 0).await?;
+                self.lease.advance(at, Some(0)).await?;
                 self.record.cursor = at;
                 Ok(())
             }
-            // Nothing was published yet if nothing was reserved.
-            (Stage::Streaming, None) if reserved > cursor.block.map(|block| block.height) => {
+            (Stage::Streaming, None) if self.record.published => {
                 Err(RelayError::Vanished { at: name(cursor.block) })
             }
             _ => Ok(()),
@@ -179,24 +180,16 @@ impl<'a> Stream<'a> {
         match self.reader.next(cursor, self.relay.settings.confirmations).await? {
             (Next::Nothing, _) => Ok(true),
             (Next::Blocks(blocks), written_to) => {
-                self.on_disk(&written_to).await?;
+                on_disk(&self.reader, &written_to).await?;
                 self.apply(blocks).await?;
                 Ok(false)
             }
             (Next::Reorg(reorg), written_to) => {
-                self.on_disk(&written_to).await?;
+                on_disk(&self.reader, &written_to).await?;
                 self.retract(&reorg).await?;
                 Ok(false)
             }
         }
-    }
-
-    /// Waits until what was read outlives a crash of PostgreSQL.
-    async fn on_disk(&self, written_to: &str) -> Result<(), RelayError> {
-        while !register::is_on_disk(self.reader.client(), written_to).await? {
-            tokio::time::sleep(DISK_POLL).await;
-        }
-        Ok(())
     }
 
     async fn apply(&mut self, blocks: Vec<(LoggedBlock, Vec<Event>)>) -> Result<(), RelayError> {
@@ -232,7 +225,7 @@ impl<'a> Stream<'a> {
         if self.record.cursor.reorg < reorg.id {
             // Nothing of it had been published.
             self.record.cursor.reorg = reorg.id;
-            self.lease.advance(self.record.cursor, 0).await?;
+            self.lease.advance(self.record.cursor, None).await?;
         }
         Ok(())
     }
@@ -251,8 +244,10 @@ impl<'a> Stream<'a> {
     /// Publishes a step. Returns whether there was no rollback, as far as is known.
     async fn publish(&mut self, step: Step) -> Result<bool, RelayError> {
         crash_point("relay-before-publish");
+        self.pending_since.get_or_insert_with(Instant::now);
         within(DEADLINE, "publishing", self.sink.publish(&step)).await?;
         crash_point("relay-after-publish");
+        self.relay.metrics.took(step.name(), step.events.len() as u64);
         self.record.cursor = step.cursor;
         self.pending += 1;
         self.pending_events += step.events.len() as u64;
@@ -269,11 +264,22 @@ impl<'a> Stream<'a> {
         }
         within(DEADLINE, "publishing", self.sink.flush()).await?;
         crash_point("relay-before-cursor");
-        let reorg = self.lease.advance(self.record.cursor, self.pending_events).await?;
+        let reorg = self.lease.advance(self.record.cursor, Some(self.pending_events)).await?;
         crash_point("relay-after-cursor");
+        if let Some(since) = self.pending_since.take() {
+            self.relay.metrics.published(since.elapsed());
+        }
         (self.pending, self.pending_events) = (0, 0);
         Ok(reorg == self.record.cursor.reorg)
     }
+}
+
+/// Waits until what was read outlives a crash of PostgreSQL.
+pub(super) async fn on_disk(reader: &Reader, written_to: &str) -> Result<(), RelayError> {
+    while !register::is_on_disk(reader.client(), written_to).await? {
+        tokio::time::sleep(DISK_POLL).await;
+    }
+    Ok(())
 }
 
 /// A call of a sink, which must not hang for ever.

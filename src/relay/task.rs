@@ -13,6 +13,7 @@ use super::stream::{Ended, Stream};
 use crate::config;
 use crate::db::Db;
 use crate::failure::{Kind, chain};
+use crate::observe::SinkMetrics;
 use crate::register::{self, RegisterError, SinkLease, SinkSpec};
 
 /// How often it is looked whether the lock is free, or whether somebody let a sink that halted, was paused or is lost go on.
@@ -29,6 +30,7 @@ pub struct Relay {
     pub settings: config::Sink,
     pub db: Db,
     pub make: Make,
+    pub metrics: SinkMetrics,
     /// Something may have been committed.
     pub wake: tokio::sync::watch::Receiver<u64>,
 }
@@ -45,8 +47,10 @@ pub struct Until {
 /// What became of a session.
 enum Session {
     Ended,
-    /// Another process has the lock, or somebody paused the sink, or it is lost or has halted.
+    /// Another process has the lock, or somebody paused the sink.
     Idle,
+    /// It is lost or has halted, for this reason.
+    Stuck(String),
 }
 
 impl Relay {
@@ -60,6 +64,12 @@ impl Relay {
                 Some(Ok(Session::Idle)) => {
                     if until.finish.is_cancelled() {
                         return Ok(());
+                    }
+                    LOOK
+                }
+                Some(Ok(Session::Stuck(reason))) => {
+                    if until.finish.is_cancelled() {
+                        return Err(RelayError::Stuck(reason));
                     }
                     LOOK
                 }
@@ -84,6 +94,7 @@ impl Relay {
             RelayError::Sink(error) => error.retry_after,
             _ => None,
         };
+        self.metrics.failed();
         let was_open = breaker.is_open();
         let pause = breaker.failed(retry_after);
         let (reason, hint) = (chain(error), error.advice());
@@ -112,7 +123,10 @@ impl Relay {
         let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec()).await? else {
             return Ok(Session::Idle);
         };
-        if record.paused || record.halted || record.stage == register::Stage::Lost {
+        if record.halted || record.stage == register::Stage::Lost {
+            return Ok(Session::Stuck(record.problem.unwrap_or_default()));
+        }
+        if record.paused {
             return Ok(Session::Idle);
         }
         let ended = match Stream::open(self, &lease, record).await {

@@ -11,7 +11,7 @@ pub(super) async fn overview(transaction: &Transaction<'_>, role: &str) -> Resul
     let role = quote(role);
     let sql = format!(
         "grant usage on schema debshrew to {role};\n\
-         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs, debshrew.table_sizes to {role}"
+         grant select on debshrew.pipelines, debshrew.blocks, debshrew.reorgs, debshrew.table_sizes, debshrew.sinks to {role}"
     );
     execute(transaction, &sql, &format!("let role {role} read")).await
 }

@@ -21,11 +21,12 @@ use crate::register::{self, Registered, read_journals, write_journals};
 use crate::table::{STATE_TABLE, Target, advice, journal_schema};
 
 /// What people query: views, which may be made again at any time.
-const VIEWS: [&str; 4] = [
+const VIEWS: [&str; 5] = [
     include_str!("../../sql/pipelines.sql"),
     include_str!("../../sql/blocks.sql"),
     include_str!("../../sql/reorgs.sql"),
     include_str!("../../sql/table_sizes.sql"),
+    include_str!("../../sql/sinks.sql"),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct PipelineReport {
     pub journals: Vec<String>,
     /// Why blocks committed before can no longer be rolled back.
     pub cut: Vec<String>,
+    /// Sinks that must begin again for these reasons.
+    pub lost_sinks: Vec<String>,
     /// Tables that cannot be replicated, with the reason.
     pub refused: BTreeMap<String, String>,
     /// What is better mended, though nothing stands in the way.
@@ -157,6 +160,14 @@ async fn migrate_pipeline(
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &own, &seen).await?;
+    let lost_sinks = match steps.cut.first() {
+        Some(why) => {
+            let reason =
+                format!("a migration left no way from what was published to what is there, since {why}");
+            register::lose_sinks(transaction, registered.id, &reason).await?
+        }
+        None => Vec::new(),
+    };
     let replicated = || tables.of_rows();
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
@@ -181,6 +192,7 @@ async fn migrate_pipeline(
         migrations: ran.iter().map(Migration::to_string).collect(),
         journals: steps.done,
         cut: steps.cut,
+        lost_sinks,
         refused: tables.refused().clone(),
         notes: creators.iter().map(note).collect(),
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),

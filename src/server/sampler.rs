@@ -9,9 +9,9 @@ use super::{Shared, lock};
 use crate::block::Height;
 use crate::db::Db;
 use crate::failure::chain;
-use crate::observe;
+use crate::observe::{self, SinkProgress};
 use crate::printable;
-use crate::register::{self, Processes, RegisterError, Sizes};
+use crate::register::{self, Processes, RegisterError, SinkOverview, Sizes};
 
 const PROCESSES: Duration = Duration::from_secs(5);
 const SIZES: Duration = Duration::from_secs(30);
@@ -35,6 +35,7 @@ struct Stored {
     processes: Processes,
     #[serde(flatten)]
     sizes: Sizes,
+    sinks: Vec<SinkOverview>,
 }
 
 /// Looks again and again; never returns.
@@ -69,6 +70,7 @@ async fn look(
     with_sizes: bool,
 ) -> Result<Vec<Stored>, RegisterError> {
     let mut client = db.client().await?;
+    let all_sinks = register::sink_overview(&**client).await?;
     let mut found = Vec::new();
     for name in pipelines {
         let Some(registered) = register::find(&**client, name).await? else { continue };
@@ -81,14 +83,20 @@ async fn look(
             let earlier = before.pipelines.iter().find(|stored| stored.name == *name);
             earlier.map(|stored| stored.sizes.clone()).unwrap_or_default()
         };
-        found.push(Stored { name: name.clone(), rollback_floor, processes, sizes });
+        let sinks = all_sinks.iter().filter(|sink| sink.pipeline == *name).cloned().collect();
+        found.push(Stored { name: name.clone(), rollback_floor, processes, sizes, sinks });
     }
     Ok(found)
 }
 
 fn tell(pipelines: &[Stored]) {
     let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
-    for Stored { name, processes, sizes, .. } in pipelines {
+    for Stored { name, processes, sizes, sinks, .. } in pipelines {
+        for sink in sinks {
+            let SinkOverview { state, height, lag_blocks, lag_seconds, .. } = sink;
+            let (height, lag_blocks, lag_seconds) = (*height, *lag_blocks, *lag_seconds);
+            observe::sink(name, &sink.sink, SinkProgress { state, height, lag_blocks, lag_seconds });
+        }
         observe::standbys(name, processes.standbys.len());
         for table in &sizes.tables {
             observe::table_bytes(name, &table.name, bytes(table.bytes));

@@ -40,7 +40,7 @@ pub struct Derived {
 pub async fn derive(
     client: &Client,
     tables: &Tables,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&str) -> bool + Sync,
     range: Range,
 ) -> Result<Derived, DbError> {
     let mut gathered = Gathered { range, to: range.to, blocks: BTreeMap::new(), bytes: 0 };
@@ -68,10 +68,10 @@ async fn of_table(
     while let Some(message) = rows.try_next().await.map_err(failed())? {
         if let SimpleQueryMessage::Row(row) = message {
             let image = Image::read(&row).ok_or_else(|| damaged(target))?;
-            fold.take(image, &mut |height, event| gathered.add(place, height, event));
+            fold.take(image, &mut |height, found| gathered.add(place, height, found));
         }
     }
-    fold.end(&mut |height, event| gathered.add(place, height, event));
+    fold.end(&mut |height, found| gathered.add(place, height, found));
     Ok(())
 }
 
@@ -185,7 +185,7 @@ impl Fold {
         Fold { table, slots, place: 0, row: None, block: None }
     }
 
-    fn take(&mut self, image: Image, found: &mut impl FnMut(i32, Event)) {
+    fn take(&mut self, image: Image, found: &mut impl FnMut(i32, Found)) {
         if image.place != self.place {
             self.end(found);
             (self.place, self.row) = (image.place, None);
@@ -219,38 +219,63 @@ impl Fold {
         Row::new(columns)
     }
 
-    fn end_block(&mut self, found: &mut impl FnMut(i32, Event)) {
-        if let Some((height, after)) = self.block.take()
-            && self.row != after
-        {
-            found(height, Event { table: Arc::clone(&self.table), before: self.row.clone(), after });
+    /// Ends a row, whose events are all known then.
+    fn end(&mut self, found: &mut impl FnMut(i32, Found)) {
+        self.end_block(found);
+    }
+
+    fn end_block(&mut self, found: &mut impl FnMut(i32, Found)) {
+        let Some((height, after)) = self.block.take() else { return };
+        let before = self.row.clone();
+        let event = |before, after| Event { table: Arc::clone(&self.table), before, after };
+        match (before, after) {
+            (before, after) if before == after => {}
+            (Some(before), Some(after)) if self.is_respelled(&before, &after) => {
+                found(height, Found::Respelled([event(Some(before), None), event(None, Some(after))]));
+            }
+            (before, after) => found(height, Found::One(event(before, after))),
         }
     }
 
-    fn end(&mut self, found: &mut impl FnMut(i32, Event)) {
-        self.end_block(found);
+    /// Whether the key's text has changed, though the key is the same: `1.0` and `1.00`. Consumers know rows by the text.
+    fn is_respelled(&self, before: &Row, after: &Row) -> bool {
+        self.table.key.iter().any(|place| before.get(*place) != after.get(*place))
     }
 }
 
-/// Events by block, with their tables' places in the order of references.
+/// What a block did to a row.
+enum Found {
+    One(Event),
+    /// It deleted the row and made it again under a key that is spelled otherwise.
+    Respelled([Event; 2]),
+}
+
+/// Events by block, with their tables' places in the order of references, and whether they take rows out at the end.
 struct Gathered {
     range: Range,
     /// Blocks above are left out.
     to: Height,
-    blocks: BTreeMap<i32, Vec<(usize, Event)>>,
+    blocks: BTreeMap<i32, Vec<(usize, bool, Event)>>,
     bytes: usize,
 }
 
 impl Gathered {
-    fn add(&mut self, place: usize, height: i32, event: Event) {
+    fn add(&mut self, place: usize, height: i32, found: Found) {
         if height > self.to.to_sql() {
             return;
         }
-        self.bytes += event.bytes();
-        self.blocks.entry(height).or_default().push((place, event));
+        let block = self.blocks.entry(height).or_default();
+        let mut push = |is_gone, event: Event| {
+            self.bytes += event.bytes();
+            block.push((place, is_gone, event));
+        };
+        match found {
+            Found::One(event) => push(event.operation() == Operation::Delete, event),
+            Found::Respelled(events) => events.into_iter().for_each(|event| push(false, event)),
+        }
         while self.bytes > self.range.max_bytes && self.blocks.len() > 1 {
             let Some((highest, events)) = self.blocks.pop_last() else { break };
-            self.bytes -= events.iter().map(|(_, event)| event.bytes()).sum::<usize>();
+            self.bytes -= events.iter().map(|(_, _, event)| event.bytes()).sum::<usize>();
             self.to = Height::from_sql(highest - 1).unwrap_or(self.to);
         }
     }
@@ -258,12 +283,11 @@ impl Gathered {
     fn finish(self) -> Derived {
         let blocks = self.blocks.into_iter().filter_map(|(height, mut events)| {
             // Rows go into referenced tables before those that reference them, and out of them after.
-            events.sort_by_key(|(place, event)| {
+            events.sort_by_key(|(place, is_gone, _)| {
                 let place = i64::try_from(*place).unwrap_or(i64::MAX);
-                let is_gone = event.operation() == Operation::Delete;
-                (is_gone, if is_gone { -place } else { place })
+                (*is_gone, if *is_gone { -place } else { place })
             });
-            Some((Height::from_sql(height)?, events.into_iter().map(|(_, event)| event).collect()))
+            Some((Height::from_sql(height)?, events.into_iter().map(|(_, _, event)| event).collect()))
         });
         Derived { blocks: blocks.collect(), to: Some(self.to) }
     }

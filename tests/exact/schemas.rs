@@ -10,11 +10,7 @@ use debshrew::change::Change;
 
 use crate::exact::plain::Plain;
 use crate::exact::random::{Edit, Random, Schema};
-use crate::support::{Journaling, Rig, TestDb, database, whole};
-
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
-}
+use crate::support::{Journaling, Rig, TestDb, database, number, whole};
 
 /// A pipeline and its opposite, which journals what the other does not, beside the oracle.
 struct Trial {

@@ -13,6 +13,8 @@ use debshrew::relay::{Position, Sink, Step, StepKind, open};
 use debshrew::terminal;
 use serde_json::Value;
 
+use crate::support::DEADLINE;
+
 use super::steps::{about, apply, balances, block, cursor, event, moment, settings};
 
 fn sink() -> Box<dyn Sink> {
@@ -106,6 +108,11 @@ fn the_lines_at_the_bottom_stay_there() {
 #[tokio::test(flavor = "current_thread")]
 #[ignore = "it is for a pipe: see a_pipe_that_is_full_or_closed"]
 async fn on_a_pipe() {
+    std::thread::spawn(|| {
+        std::thread::sleep(DEADLINE);
+        eprintln!("it hangs");
+        std::process::exit(9);
+    });
     let mut console = sink();
     let ticks = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&ticks);

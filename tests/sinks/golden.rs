@@ -156,6 +156,27 @@ fn schemas_are_as_they_were() {
     }
 }
 
+#[test]
+fn the_manual_shows_events_as_they_are() {
+    let folder = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| std::fs::read_to_string(format!("{folder}/{path}")).unwrap();
+    let page = read("docs/sinks.md");
+    let section = page.split("\n## ").find(|section| section.starts_with("Events\n")).unwrap();
+    let examples: Vec<serde_json::Value> = section
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| serde_json::from_str(rest.split("```").next().unwrap()).unwrap())
+        .collect();
+    let golden =
+        ["debezium", "compact", "transactions"].map(|name| read(&format!("tests/golden/{name}.jsonl")));
+    let golden: Vec<serde_json::Value> =
+        golden.iter().flat_map(|text| text.lines()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    for example in examples {
+        assert!(golden.contains(&example), "docs/sinks.md shows what no event looks like: {example}");
+    }
+}
+
 /// Holds a value to a schema as Kafka Connect's JSON converter does: what is named and no more.
 fn conforms(schema: &serde_json::Value, value: &serde_json::Value, at: &str) {
     if value.is_null() {

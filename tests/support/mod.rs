@@ -35,3 +35,8 @@ async fn databases_are_migrated_and_apart_from_one_another() {
     client.batch_execute("create table public.t ()").await.unwrap();
     assert!(client.query("select from t", &[]).await.is_err(), "an unqualified name was found");
 }
+
+/// What a variable of the environment says.
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is a number")))
+}

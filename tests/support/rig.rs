@@ -1,7 +1,7 @@
 //! A pipeline whose migrations are written by the test, with its writer: what `migrate` and the loop make, without
 //! a source or a transform.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use debshrew::block::{BlockHash, BlockRef, Height};
@@ -16,7 +16,7 @@ use debshrew::table::{ChangeSet, StateWrite, TableError};
 use debshrew::undo::{Pruner, UndoError};
 use serde_json::value::RawValue;
 use tempfile::TempDir;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::TestDb;
 
@@ -212,6 +212,60 @@ impl Rig {
     ) -> Result<ChangeSet, TableError> {
         let tables = std::sync::Arc::clone(self.writer().await.tables());
         tables.resolve(changes, state)?.fold(&tables, &self.db).await
+    }
+
+    /// A block under a hash of its own.
+    pub async fn commit_at(&mut self, at: BlockRef, changes: Vec<Change>) -> Result<u64, PipelineError> {
+        let result = match self.folded(changes, Vec::new()).await {
+            Ok(changes) => {
+                let (journaling, durability) = (Journaling::Kept, Durability::Lazy);
+                let block = Block { at, changes, journaling, durability, state_root: None };
+                self.writer().await.commit(block).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        if result.is_err() {
+            self.stop().await;
+        }
+        result
+    }
+
+    /// All rows of the pipeline's tables as PostgreSQL's text, value by value, each with its table's name; generated columns
+    /// are left out.
+    pub async fn contents(&self) -> BTreeSet<(String, Vec<Option<String>>)> {
+        let sql = "select c.relname::text, string_agg(quote_ident(a.attname), ', ' order by a.attnum) \
+                     from pg_class c join pg_attribute a on a.attrelid = c.oid \
+                    where c.relnamespace = $1::text::regnamespace and c.relkind in ('r', 'p') and not c.relispartition \
+                      and a.attnum > 0 and not a.attisdropped and a.attgenerated = '' group by 1";
+        let schema = self.schema_sql();
+        let mut all = BTreeSet::new();
+        // With the settings of debshrew's own sessions.
+        let client = self.db.client().await.unwrap();
+        for row in client.query(sql, &[&schema]).await.unwrap() {
+            let (table, columns): (String, String) = (row.get(0), row.get(1));
+            let sql = format!("select {columns} from {schema}.{}", debshrew::db::quote(&table));
+            for message in client.simple_query(&sql).await.unwrap() {
+                if let SimpleQueryMessage::Row(row) = message {
+                    let values = (0..row.len()).map(|column| row.get(column).map(str::to_owned));
+                    all.insert((table.clone(), values.collect()));
+                }
+            }
+        }
+        all
+    }
+
+    /// By table, where the key's columns are among those of [`Rig::contents`].
+    pub async fn key_places(&self) -> BTreeMap<String, Vec<usize>> {
+        let sql = "select c.relname::text, (select count(*) from pg_attribute b where b.attrelid = c.oid and b.attnum > 0 \
+                            and b.attnum < k.number and not b.attisdropped and b.attgenerated = '') \
+                     from pg_class c join pg_index i on i.indrelid = c.oid and i.indisprimary \
+                    cross join lateral unnest(i.indkey) with ordinality k (number, place) \
+                    where c.relnamespace = $1::text::regnamespace and not c.relispartition order by 1, k.place";
+        let mut places: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for row in self.client.query(sql, &[&self.schema_sql()]).await.unwrap() {
+            places.entry(row.get(0)).or_default().push(row.get::<_, i64>(1) as usize);
+        }
+        places
     }
 
     pub async fn commit(&mut self, height: u32, changes: Vec<Change>) -> u64 {

@@ -61,7 +61,7 @@ impl SinkLease {
         let row = client
             .query_one(
                 "-- register::sinks::try_take\n\
-                 update debshrew.sink_cursor set epoch = epoch + 1 where sink_id = $1 returning epoch",
+                 update debshrew.sink_cursor set epoch = epoch + 1, relay_pid = pg_backend_pid() where sink_id = $1 returning epoch",
                 &[&sink],
             )
             .await
@@ -140,7 +140,7 @@ impl SinkLease {
             .execute(
                 "-- register::sinks::attach\n\
                  with moved as ( \
-                   update debshrew.sink_cursor set height = $5, hash = $6, reorg_id = $7, reserved = $5, moved_at = now() \
+                   update debshrew.sink_cursor set height = $5, hash = $6, reorg_id = $7, reserved = $5, published = false, moved_at = now() \
                     where sink_id = $1 and epoch = $2 returning sink_id \
                  ) \
                  update debshrew.sink s set stage = $3, holds_from = $4, resync = false from moved where s.sink_id = moved.sink_id",
@@ -196,14 +196,16 @@ impl SinkLease {
         execute(&self.client, &sql).await
     }
 
-    /// Moves the cursor over a step that is published, which had so many events. Returns the pipeline's last rollback.
-    pub async fn advance(&self, to: Cursor, events: u64) -> Result<i64, RegisterError> {
+    /// Moves the cursor over steps that are published, which had so many events; none, if there was nothing to publish. Returns
+    /// the pipeline's last rollback.
+    pub async fn advance(&self, to: Cursor, events: Option<u64>) -> Result<i64, RegisterError> {
         let hash = to.block.map(|block| block.hash.as_bytes().to_vec());
         let row = self
             .client
             .query_opt(
                 "-- register::sinks::advance\n\
-                 update debshrew.sink_cursor set height = $3, hash = $4, reorg_id = $5, events = events + $6, moved_at = now() \
+                 update debshrew.sink_cursor set height = $3, hash = $4, reorg_id = $5, events = events + coalesce($6::int8, 0), \
+                        published = published or $6 is not null, moved_at = now() \
                   where sink_id = $1 and epoch = $2 \
                  returning (select coalesce(max(reorg_id), 0) from debshrew.reorg where pipeline_id = $7)",
                 &[
@@ -212,7 +214,7 @@ impl SinkLease {
                     &to.block.map(|block| block.height.to_sql()),
                     &hash,
                     &to.reorg,
-                    &i64::try_from(events).unwrap_or(i64::MAX),
+                    &events.map(|events| i64::try_from(events).unwrap_or(i64::MAX)),
                     &self.pipeline.id,
                 ],
             )

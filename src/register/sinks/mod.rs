@@ -2,6 +2,7 @@
 
 mod lease;
 mod needs;
+mod overview;
 mod retracted;
 mod stream;
 
@@ -13,7 +14,8 @@ use super::{RegisterError, height};
 use crate::block::{BlockHash, BlockRef, Height};
 
 pub use lease::{Attach, Attached, SinkLease};
-pub use needs::{SinkNeeds, detach_late, late_blocker, sink_needs, sinks_reach};
+pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
+pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
     Retracted, forget_retracted, lock_reserved, new_reorg, read_retracted, retracted_block, write_retracted,
 };
@@ -80,6 +82,8 @@ pub struct SinkRecord {
     pub halted: bool,
     pub problem: Option<String>,
     pub cursor: Cursor,
+    /// A step was published since the stream began.
+    pub published: bool,
     /// Blocks up to this one may have been published.
     pub reserved: Option<Height>,
     /// It is to begin again with a snapshot, whatever the configuration says.
@@ -87,7 +91,7 @@ pub struct SinkRecord {
 }
 
 impl SinkRecord {
-    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved";
+    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
 
     fn read(row: &Row) -> Result<SinkRecord, RegisterError> {
         Ok(SinkRecord {
@@ -101,6 +105,7 @@ impl SinkRecord {
                 generation: row.get("generation"),
             },
             reserved: height(row.get("reserved"))?,
+            published: row.get("published"),
             resync: row.get("resync"),
         })
     }

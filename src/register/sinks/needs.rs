@@ -54,6 +54,25 @@ pub async fn detach_late(client: &Client, pipeline: i32) -> Result<Vec<String>, 
     Ok(rows.iter().map(|row| row.get("name")).collect())
 }
 
+/// Gives up the sinks that have begun, inside a migration's transaction: what they are to publish next is not what their
+/// consumers hold any more. Returns which.
+pub async fn lose_sinks(
+    client: &impl GenericClient,
+    pipeline: i32,
+    reason: &str,
+) -> Result<Vec<String>, RegisterError> {
+    let rows = client
+        .query(
+            "-- register::sinks::lose_sinks\n\
+             update debshrew.sink set stage = 'lost', holds_from = null, problem = $2, problem_since = now() \
+              where pipeline_id = $1 and stage in ('snapshot', 'streaming') returning name",
+            &[&pipeline, &reason],
+        )
+        .await
+        .map_err(DbError::statement("give sinks up"))?;
+    Ok(rows.iter().map(|row| row.get("name")).collect())
+}
+
 /// The sink that the pipeline has to wait for, if there is one.
 pub async fn late_blocker(client: &Client, pipeline: i32) -> Result<Option<String>, RegisterError> {
     let sql = format!(
