@@ -6,7 +6,7 @@ mod crash;
 mod kept;
 mod random;
 mod replica;
-mod sink;
+pub mod sink;
 
 use debshrew::config::Beginning;
 

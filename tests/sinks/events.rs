@@ -124,6 +124,7 @@ async fn publish(rig: &Rig, path: &Path) {
         name: "events".into(),
         settings,
         db: rig.db.clone(),
+        metrics: debshrew::observe::SinkMetrics::new(&rig.name, "events"),
         make: Arc::new(move || open(&made, &about())),
         wake,
     };
