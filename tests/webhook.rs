@@ -197,8 +197,8 @@ async fn broken(answer: &'static [u8], hangs: bool) -> SinkError {
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut request = [0; 4096];
-                stream.read(&mut request).await.unwrap();
+                let read = stream.read(&mut [0; 4096]).await.unwrap();
+                assert!(read > 0, "it sent nothing");
                 stream.write_all(answer).await.unwrap();
                 if hangs {
                     std::future::pending::<()>().await;
