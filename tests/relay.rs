@@ -6,6 +6,7 @@ mod crash;
 mod kept;
 mod random;
 mod replica;
+mod routes;
 pub mod sink;
 
 use debshrew::config::Beginning;

@@ -42,6 +42,18 @@ impl Served {
         Served { scene, address: free.to_string() }
     }
 
+    /// A sink of the pipeline `counter`.
+    fn with_sink(mut self) -> Served {
+        let folder = self.scene.log().with_file_name("out");
+        let path = folder.display();
+        write!(
+            self.scene.toml,
+            "[pipelines.counter.sinks.events]\nkind = \"file\"\nfrom = 0\npath = \"{path}\"\n"
+        )
+        .unwrap();
+        self
+    }
+
     /// Another pipeline, which halts.
     fn with_broken(mut self) -> Served {
         self.scene.add_pipeline("broken", BROKEN, "");
@@ -191,7 +203,7 @@ async fn which_task_a_defect_ended_is_told_to_who_has_the_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_is_what_the_manual_says() {
-    let mut served = Served::new("server_status", "", 12).await.with_broken();
+    let mut served = Served::new("server_status", "", 12).await.with_broken().with_sink();
     let running = served.start().await;
     served.scene.caught_up().await;
     let _standby = served.start_standby().await;
@@ -206,7 +218,9 @@ async fn the_state_is_what_the_manual_says() {
                 && counter["height"] == 13
                 && pipeline(status, "broken")["state"] == "halted"
                 && stored.is_some_and(|one| {
-                    one["standbys"][0]["pid"].is_number() && one["tables"][0]["bytes"].is_number()
+                    one["standbys"][0]["pid"].is_number()
+                        && one["sinks"][0]["height"] == 13
+                        && one["tables"][0]["bytes"].is_number()
                 })
         })
         .await;

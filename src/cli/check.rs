@@ -2,6 +2,7 @@
 
 mod chain;
 mod servers;
+mod sinks;
 
 use super::error::quoted;
 use super::start::{chosen, database, finish, transform};
@@ -62,6 +63,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
                 findings.good("database", db.target().to_owned());
                 for pipeline in &pipelines {
                     tables(&db, pipeline, &mut findings).await;
+                    sinks::check(&db, pipeline, &mut findings).await;
                     for reading in &readings {
                         let is_one = config.source.urls.len() == 1;
                         chain::check(&db, pipeline, reading, is_one, &mut findings).await;

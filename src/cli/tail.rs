@@ -55,8 +55,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
         let settings = config::Sink::console(tables.clone());
         let mut sink = relay::console(&settings, &about, args.json);
         let mut tail = Tail::open(&db, pipeline, &tables, args.from).await?;
-        tail.run(&mut *sink, !args.once, &stop).await?;
-        Ok(())
+        match tail.run(&mut *sink, !args.once, &stop).await {
+            // As with other programs that print: whoever reads has seen enough.
+            Err(RelayError::Sink(error)) if error.is_closed_pipe() => Ok(()),
+            done => Ok(done?),
+        }
     })
 }
 

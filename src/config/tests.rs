@@ -306,7 +306,11 @@ fn the_example_file_is_right_and_names_every_key() {
         .collect();
     let all = file(&set.join("\n"));
     all.load();
-    for key in KEYS.iter().filter(|key| !matches!(key.name, "source.bearer_token" | "source.headers.NAME")) {
+    let has_example = |key: &&Key| {
+        // Sinks have pages of their own.
+        !matches!(key.name, "source.bearer_token" | "source.headers.NAME") && !key.name.contains(".SINK.")
+    };
+    for key in KEYS.iter().filter(has_example) {
         let name = key.name.replace("NAME", "ledger");
         let setting = all.setting(&name);
         assert!(setting.origin.starts_with("file"), "the example does not name {name}");

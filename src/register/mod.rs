@@ -26,7 +26,7 @@ pub use sinks::{
     Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkOrder,
     SinkOverview, SinkRecord, SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg,
     late_blocker, lock_reserved, lose_sinks, new_reorg, order_sink, read_retracted, retracted_block,
-    sink_needs, sink_overview, sinks_reach, write_retracted,
+    sink_needs, sink_overview, sink_record, sinks_reach, write_retracted,
 };
 pub use sizes::{Size, Sizes, sizes};
 

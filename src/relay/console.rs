@@ -2,6 +2,7 @@
 //!
 //! It keeps no position, and stops for good when nobody reads.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::sync::{Arc, LazyLock};
 
@@ -13,6 +14,7 @@ use super::readable::readable;
 use super::sink::{Position, Sink, SinkError};
 use super::step::Step;
 use crate::config;
+use crate::printable;
 use crate::terminal::{Paint, Stdout};
 
 /// Standard output, which all consoles of the process share.
@@ -28,7 +30,11 @@ pub(super) struct ConsoleSink {
 }
 
 enum Look {
-    Json(Box<Lines>),
+    Json {
+        lines: Box<Lines>,
+        /// Characters that a terminal obeys are escaped, which JSON leaves as they are but for some.
+        is_escaped: bool,
+    },
     Readable(Paint),
 }
 
@@ -47,19 +53,19 @@ impl Output {
 }
 
 impl ConsoleSink {
+    /// In a form for people on a terminal.
     pub(super) fn new(settings: &config::Sink, about: &About) -> ConsoleSink {
-        let look = match io::stdout().is_terminal() {
-            true => Look::Readable(Paint::of_stdout()),
-            false => Look::Json(Box::new(Lines::new(settings, about))),
-        };
-        ConsoleSink { output: STDOUT.clone(), look }
+        match io::stdout().is_terminal() {
+            true => ConsoleSink { output: STDOUT.clone(), look: Look::Readable(Paint::of_stdout()) },
+            false => ConsoleSink::json(settings, about),
+        }
     }
-}
 
-impl ConsoleSink {
     /// As lines of JSON, also on a terminal.
     pub(super) fn json(settings: &config::Sink, about: &About) -> ConsoleSink {
-        ConsoleSink { output: STDOUT.clone(), look: Look::Json(Box::new(Lines::new(settings, about))) }
+        let lines = Box::new(Lines::new(settings, about));
+        let look = Look::Json { lines, is_escaped: io::stdout().is_terminal() };
+        ConsoleSink { output: STDOUT.clone(), look }
     }
 }
 
@@ -71,10 +77,10 @@ impl Sink for ConsoleSink {
     fn publish<'a>(&'a mut self, step: &'a Step) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move {
             let text = match &mut self.look {
-                Look::Json(lines) => {
+                Look::Json { lines, is_escaped } => {
                     let mut text = Vec::new();
                     lines.write(step, &mut text);
-                    text
+                    if *is_escaped { fit(text) } else { text }
                 }
                 Look::Readable(paint) => readable(step, *paint).into_bytes(),
             };
@@ -96,5 +102,13 @@ impl Sink for ConsoleSink {
 
     fn check(&mut self) -> BoxFuture<'_, Result<Vec<String>, SinkError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+/// JSON that says the same, without characters that a terminal obeys.
+fn fit(json: Vec<u8>) -> Vec<u8> {
+    match std::str::from_utf8(&json).map(printable::lines) {
+        Ok(Cow::Owned(fit)) => fit.into_bytes(),
+        Ok(Cow::Borrowed(_)) | Err(_) => json,
     }
 }

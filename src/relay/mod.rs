@@ -5,6 +5,7 @@
 
 mod breaker;
 mod console;
+mod deadline;
 mod error;
 mod file;
 pub mod format;
@@ -13,6 +14,7 @@ mod open;
 mod pattern;
 mod readable;
 mod reader;
+mod setup;
 mod sink;
 mod snapshot;
 mod step;
@@ -24,7 +26,7 @@ mod webhook;
 pub use error::RelayError;
 pub use format::About;
 pub use open::{console, open};
+pub use setup::{Make, Relay, Until};
 pub use sink::{Position, Sink, SinkError};
 pub use step::{Step, StepKind};
 pub use tail::Tail;
-pub use task::{Make, Relay, Until};

@@ -1,5 +1,7 @@
 //! Reads what a stream is to publish next, in one snapshot of the database.
 
+use std::time::Duration;
+
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Client;
 
@@ -15,6 +17,9 @@ use crate::undo::{self, Event, Range};
 /// About so many bytes of events are derived at once, and at most so many changes of blocks.
 const MAX_BYTES: usize = 64 << 20;
 const MAX_CHANGES: u64 = 250_000;
+
+/// How often it is looked whether PostgreSQL's log is on disk.
+const DISK_POLL: Duration = Duration::from_millis(10);
 
 /// What lies next on a stream's way.
 #[derive(Debug)]
@@ -90,6 +95,14 @@ impl Reader {
         if self.tables.as_ref().is_none_or(|(known, _)| *known != stamp) {
             let tables = schema::tables_in_step(&self.client, &self.pipeline).await?;
             self.tables = Some((stamp, tables));
+        }
+        Ok(())
+    }
+
+    /// Waits until what was read outlives a crash of PostgreSQL.
+    pub(super) async fn on_disk(&self, written_to: &str) -> Result<(), RelayError> {
+        while !register::is_on_disk(&*self.client, written_to).await? {
+            tokio::time::sleep(DISK_POLL).await;
         }
         Ok(())
     }

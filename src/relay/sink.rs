@@ -72,6 +72,12 @@ impl SinkError {
         SinkError { message, kind, advice: None, retry_after: None, source: None }
     }
 
+    /// Nobody reads what is written any more.
+    pub fn is_closed_pipe(&self) -> bool {
+        let cause = self.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
+        cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     pub fn because(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> SinkError {
         SinkError { source: Some(source.into()), ..self }
     }

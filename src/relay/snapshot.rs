@@ -1,21 +1,19 @@
 //! All rows as they are at one block, in parts, at the beginning of a stream.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_postgres::SimpleQueryMessage;
 
+use super::deadline::within;
 use super::error::RelayError;
 use super::reader::Reader;
 use super::sink::Sink;
 use super::step::{Step, StepKind};
-use super::stream::within;
 use crate::db::DbError;
-use crate::register::{self, Cursor, SinkLease};
+use crate::register::{Cursor, SinkLease};
 use crate::table::{Target, join};
 use crate::undo::{Event, EventTable, Row};
-
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// So many rows are read, and published, at once.
 const PART_ROWS: usize = 2_000;
@@ -40,9 +38,7 @@ impl Snapshot<'_> {
             if self.lease.last_reorg().await? == cursor.reorg {
                 // It ends the cursor's way here: a rollback from now on is the stream's to take part in.
                 self.lease.advance(cursor, None).await?;
-                while !register::is_on_disk(self.lease.client(), &written_to).await? {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                self.reader.on_disk(&written_to).await?;
                 break cursor;
             }
             self.reader.end().await?;
@@ -50,7 +46,7 @@ impl Snapshot<'_> {
         let tables = self.reader.snapshot_tables();
         let rows = self.rows(&tables, cursor).await?;
         self.reader.end().await?;
-        within(DEADLINE, "publishing a snapshot", self.sink.flush()).await?;
+        within("publishing a snapshot", self.sink.flush()).await?;
         self.lease.advance(cursor, Some(rows)).await?;
         self.lease.snapshot_done().await?;
         Ok(())
@@ -132,6 +128,6 @@ impl Parts<'_> {
         let kind = StepKind::Snapshot { block: self.cursor.block, part: self.part, last, void };
         self.part += 1;
         let step = Step { kind, events, cursor: self.cursor, at: self.at };
-        within(DEADLINE, "publishing a snapshot", self.sink.publish(&step)).await
+        within("publishing a snapshot", self.sink.publish(&step)).await
     }
 }

@@ -2,30 +2,28 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+
 use super::breaker::Breaker;
+use super::deadline::within;
 use super::error::RelayError;
 use super::pattern::Patterns;
 use super::reader::{Next, Reader};
-use super::sink::{Position, Sink, SinkError};
+use super::setup::{Relay, Until};
+use super::sink::{Position, Sink};
 use super::snapshot::Snapshot;
 use super::step::{Step, StepKind};
-use super::task::{Relay, Until};
 use crate::block::{BlockRef, Height};
 use crate::config::Beginning;
 use crate::failure::crash_point;
-use crate::register::{
-    self, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, SinkLease, SinkRecord, Stage,
-};
+use crate::register::{Attach, Attached, Cursor, LoggedBlock, LoggedReorg, SinkLease, SinkRecord, Stage};
 use crate::undo::Event;
-
-/// The longest that a call of a sink may take.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How often it is looked for something new when nobody wakes it.
 pub(super) const POLL: Duration = Duration::from_millis(250);
 
-/// How often it is looked whether PostgreSQL's log is on disk.
-const DISK_POLL: Duration = Duration::from_millis(10);
+/// How often it is looked at most.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// So many blocks are declared as about to be published at once.
 const RESERVED: u32 = 64;
@@ -65,7 +63,7 @@ impl<'a> Stream<'a> {
         let wanted = Patterns::new(&relay.settings.tables);
         let reader = Reader::new(&relay.db, lease.pipeline().clone(), wanted).await?;
         let mut sink = (relay.make)()?;
-        let position = within(DEADLINE, "opening the sink", sink.open()).await?;
+        let position = within("opening the sink", sink.open()).await?;
         let mut stream =
             Stream { relay, lease, sink, reader, record, pending: 0, pending_events: 0, pending_since: None };
         stream.take_position(position).await?;
@@ -110,17 +108,20 @@ impl<'a> Stream<'a> {
 
     /// Publishes until there is nothing more to do here.
     pub(super) async fn follow(&mut self, until: &Until, breaker: &mut Breaker) -> Result<Ended, RelayError> {
-        self.begin().await?;
         let mut wake = self.relay.wake.clone();
         loop {
+            if until.stop.is_cancelled() {
+                return Ok(Ended::Finished);
+            }
             wake.mark_unchanged();
+            let looked = Instant::now();
             let record = self.lease.record().await?;
             if record.paused || record.halted || record.stage == Stage::Lost {
                 return Ok(Ended::Told);
             }
             let finishing = until.finish.is_cancelled();
             let is_done = match self.record.stage {
-                Stage::Streaming => self.turn().await?,
+                Stage::Streaming => self.turn(&until.stop).await?,
                 _ => self.begin().await?,
             };
             if breaker.succeeded() > 0 || record.problem.is_some() {
@@ -134,9 +135,14 @@ impl<'a> Stream<'a> {
                     tokio::select! {
                         changed = wake.changed() => if changed.is_err() { tokio::time::sleep(POLL).await },
                         () = until.finish.cancelled() => {}
+                        () = until.stop.cancelled() => {}
                         () = tokio::time::sleep(POLL) => {}
                     }
                 }
+            }
+            if !finishing {
+                // While blocks come fast, many are taken together.
+                tokio::time::sleep_until((looked + LOOK).into()).await;
             }
         }
     }
@@ -175,25 +181,29 @@ impl<'a> Stream<'a> {
     }
 
     /// Publishes what is next. Returns whether that was everything.
-    async fn turn(&mut self) -> Result<bool, RelayError> {
+    async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, RelayError> {
         let cursor = self.record.cursor;
         match self.reader.next(cursor, self.relay.settings.confirmations).await? {
             (Next::Nothing, _) => Ok(true),
             (Next::Blocks(blocks), written_to) => {
-                on_disk(&self.reader, &written_to).await?;
-                self.apply(blocks).await?;
+                self.reader.on_disk(&written_to).await?;
+                self.apply(blocks, stop).await?;
                 Ok(false)
             }
             (Next::Reorg(reorg), written_to) => {
-                on_disk(&self.reader, &written_to).await?;
+                self.reader.on_disk(&written_to).await?;
                 self.retract(&reorg).await?;
                 Ok(false)
             }
         }
     }
 
-    async fn apply(&mut self, blocks: Vec<(LoggedBlock, Vec<Event>)>) -> Result<(), RelayError> {
-        for (logged, events) in blocks {
+    async fn apply(
+        &mut self,
+        blocks: Vec<(LoggedBlock, Vec<Event>)>,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        for (logged, events) in blocks.into_iter().take_while(|_| !stop.is_cancelled()) {
             let (block, previous) = (logged.block, self.record.cursor.block);
             if !self.reserve(block.height).await? {
                 // It may be rolled back by now.
@@ -245,7 +255,7 @@ impl<'a> Stream<'a> {
     async fn publish(&mut self, step: Step) -> Result<bool, RelayError> {
         crash_point("relay-before-publish");
         self.pending_since.get_or_insert_with(Instant::now);
-        within(DEADLINE, "publishing", self.sink.publish(&step)).await?;
+        within("publishing", self.sink.publish(&step)).await?;
         crash_point("relay-after-publish");
         self.relay.metrics.took(step.name(), step.events.len() as u64);
         self.record.cursor = step.cursor;
@@ -263,7 +273,7 @@ impl<'a> Stream<'a> {
         if self.pending == 0 {
             return Ok(true);
         }
-        within(DEADLINE, "publishing", self.sink.flush()).await?;
+        within("publishing", self.sink.flush()).await?;
         crash_point("relay-before-cursor");
         let reorg = self.lease.advance(self.record.cursor, Some(self.pending_events)).await?;
         crash_point("relay-after-cursor");
@@ -272,25 +282,5 @@ impl<'a> Stream<'a> {
         }
         (self.pending, self.pending_events) = (0, 0);
         Ok(reorg == self.record.cursor.reorg)
-    }
-}
-
-/// Waits until what was read outlives a crash of PostgreSQL.
-pub(super) async fn on_disk(reader: &Reader, written_to: &str) -> Result<(), RelayError> {
-    while !register::is_on_disk(reader.client(), written_to).await? {
-        tokio::time::sleep(DISK_POLL).await;
-    }
-    Ok(())
-}
-
-/// A call of a sink, which must not hang for ever.
-pub(super) async fn within<T>(
-    limit: Duration,
-    what: &'static str,
-    call: impl Future<Output = Result<T, SinkError>>,
-) -> Result<T, RelayError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(done) => Ok(done?),
-        Err(_) => Err(RelayError::Deadline { what, seconds: limit.as_secs() }),
     }
 }

@@ -9,7 +9,7 @@ use super::pattern::Patterns;
 use super::reader::{Next, Reader};
 use super::sink::Sink;
 use super::step::{Step, StepKind};
-use super::stream::{POLL, on_disk};
+use super::stream::POLL;
 use crate::block::{BlockRef, Height};
 use crate::db::Db;
 use crate::register::{Cursor, LoggedReorg, Registered};
@@ -75,7 +75,7 @@ impl Tail {
                     }
                 }
                 (Next::Blocks(blocks), written_to) => {
-                    on_disk(&self.reader, &written_to).await?;
+                    self.reader.on_disk(&written_to).await?;
                     for (logged, events) in blocks {
                         let (block, previous) = (logged.block, self.cursor.block);
                         let cursor = Cursor { block: Some(block), ..self.cursor };
@@ -87,7 +87,7 @@ impl Tail {
                     }
                 }
                 (Next::Reorg(reorg), written_to) => {
-                    on_disk(&self.reader, &written_to).await?;
+                    self.reader.on_disk(&written_to).await?;
                     self.retract(sink, &reorg).await?;
                 }
             }
@@ -116,10 +116,10 @@ impl Tail {
             self.cursor = cursor;
         }
         if let Some(block) = self.cursor.block.filter(|block| Some(block.height) > fork) {
-            let fork = fork.map(Height::get);
+            let fork_height = fork.map(Height::get);
             tracing::warn!(
                 height = block.height.get(),
-                fork,
+                fork_height,
                 "blocks were rolled back that are not remembered"
             );
             self.cursor.block = reorg.to;

@@ -1,48 +1,21 @@
 //! A sink's task: takes the sink's lock, follows the chain as long as that goes well, and waits and tries again as long as it
 //! does not.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use super::breaker::Breaker;
 use super::error::RelayError;
-use super::sink::Sink;
+use super::setup::{Relay, Until};
 use super::stream::{Ended, Stream};
 use crate::config;
-use crate::db::Db;
 use crate::failure::{Kind, chain};
-use crate::observe::SinkMetrics;
-use crate::register::{self, RegisterError, SinkLease, SinkSpec};
+use crate::register::{self, RegisterError, SinkLease, SinkRecord, SinkSpec, Stage};
 
 /// How often it is looked whether the lock is free, or whether somebody let a sink that halted, was paused or is lost go on.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Makes a sink, which opens nothing before it is asked to.
-pub type Make = Arc<dyn Fn() -> Result<Box<dyn Sink>, super::SinkError> + Send + Sync>;
-
-/// A sink of a pipeline, to be run.
-#[derive(Clone)]
-pub struct Relay {
-    pub pipeline: String,
-    pub name: String,
-    pub settings: config::Sink,
-    pub db: Db,
-    pub make: Make,
-    pub metrics: SinkMetrics,
-    /// Something may have been committed.
-    pub wake: tokio::sync::watch::Receiver<u64>,
-}
-
-/// When a stream ends.
-#[derive(Clone)]
-pub struct Until {
-    /// At once, between two steps.
-    pub stop: CancellationToken,
-    /// When everything that is committed is published; at once, too, if that cannot be.
-    pub finish: CancellationToken,
-}
+/// So long a step may still take when the process is told to stop.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What became of a session.
 enum Session {
@@ -53,32 +26,36 @@ enum Session {
     Stuck(String),
 }
 
+/// What is known from one session to the next.
+struct Tries {
+    breaker: Breaker,
+    /// Whatever made the sink halt may have been mended before this process was started.
+    is_first: bool,
+    /// What was said of it last.
+    said: Option<String>,
+}
+
 impl Relay {
     /// Runs until it is told to end. Returns why it did not publish everything, if it was to and did not.
     pub async fn run(&self, until: &Until) -> Result<(), RelayError> {
-        let mut breaker = Breaker::new(self.settings.retry);
+        let mut tries = Tries { breaker: Breaker::new(self.settings.retry), is_first: true, said: None };
         loop {
-            let session = until.stop.run_until_cancelled(self.session(until, &mut breaker)).await;
+            let stopped = async {
+                until.stop.cancelled().await;
+                tokio::time::sleep(GRACE).await;
+            };
+            let session = tokio::select! {
+                session = self.session(until, &mut tries) => session,
+                () = stopped => return Ok(()),
+            };
+            let finishing = until.finish.is_cancelled();
             let pause = match session {
-                None | Some(Ok(Session::Ended)) => return Ok(()),
-                Some(Ok(Session::Idle)) => {
-                    if until.finish.is_cancelled() {
-                        return Ok(());
-                    }
-                    LOOK
-                }
-                Some(Ok(Session::Stuck(reason))) => {
-                    if until.finish.is_cancelled() {
-                        return Err(RelayError::Stuck(reason));
-                    }
-                    LOOK
-                }
-                Some(Err(error)) => {
-                    if until.finish.is_cancelled() {
-                        return Err(error);
-                    }
-                    self.failed(&error, &mut breaker)
-                }
+                Ok(Session::Ended) => return Ok(()),
+                Ok(Session::Idle) if finishing => return Ok(()),
+                Ok(Session::Stuck(reason)) if finishing => return Err(RelayError::Stuck(reason)),
+                Err(error) if finishing => return Err(error),
+                Ok(Session::Idle | Session::Stuck(_)) => LOOK,
+                Err(error) => self.failed(&error, &mut tries),
             };
             tokio::select! {
                 () = until.stop.cancelled() => return Ok(()),
@@ -89,22 +66,30 @@ impl Relay {
     }
 
     /// Says what failed, once, and how long to wait. What will not pass was recorded by the session: the next one idles.
-    fn failed(&self, error: &RelayError, breaker: &mut Breaker) -> Duration {
+    fn failed(&self, error: &RelayError, tries: &mut Tries) -> Duration {
+        if matches!(error, RelayError::Register(RegisterError::SinkFenced { .. })) {
+            // Somebody let it begin again, or another process has it now.
+            return LOOK;
+        }
         let retry_after = match error {
             RelayError::Sink(error) => error.retry_after,
             _ => None,
         };
         self.metrics.failed();
-        let was_open = breaker.is_open();
-        let pause = breaker.failed(retry_after);
+        let was_open = tries.breaker.is_open();
+        let pause = tries.breaker.failed(retry_after);
         let (reason, hint) = (chain(error), error.advice());
+        let is_new = tries.said.replace(reason.clone()).as_ref() != Some(&reason);
         if error.kind() == Kind::Permanent {
-            tracing::error!(reason, hint, "the sink halted; `debshrew sink retry` lets it try again");
-            return LOOK;
+            if is_new {
+                tracing::error!(reason, hint, "the sink halted; `debshrew sink retry` lets it try again");
+            }
+            // One that could not even be registered is not recorded as halted.
+            return pause.max(LOOK);
         }
-        match (breaker.failures(), was_open) {
+        match (tries.breaker.failures(), was_open) {
             (1, _) => tracing::warn!(reason, hint, "cannot publish; trying again"),
-            (_, false) if breaker.is_open() => {
+            (_, false) if tries.breaker.is_open() => {
                 let probe = humantime::format_duration(self.settings.retry.probe).to_string();
                 tracing::error!(reason, hint, probe, "the sink keeps failing; trying now and then");
             }
@@ -114,41 +99,37 @@ impl Relay {
     }
 
     /// Takes the sink's lock, opens it, and publishes until something goes wrong.
-    async fn session(&self, until: &Until, breaker: &mut Breaker) -> Result<Session, RelayError> {
+    async fn session(&self, until: &Until, tries: &mut Tries) -> Result<Session, RelayError> {
         let client = self.db.client().await?;
         let Some(pipeline) = register::find(&**client, &self.pipeline).await? else {
             return Err(RegisterError::NotSetUp(self.pipeline.clone()).into());
         };
+        // Without the lock, which others may want.
+        if let Some(record) = register::sink_record(&**client, pipeline.id, &self.name).await?
+            && let Some(idle) = why_idle(&record, tries.is_first)
+        {
+            return Ok(idle);
+        }
         drop(client);
         let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec()).await? else {
             return Ok(Session::Idle);
         };
-        if record.halted || record.stage == register::Stage::Lost {
-            return Ok(Session::Stuck(record.problem.unwrap_or_default()));
+        if let Some(idle) = why_idle(&record, tries.is_first) {
+            return Ok(idle);
         }
-        if record.paused {
-            return Ok(Session::Idle);
+        if record.halted {
+            lease.tell(record.problem.as_deref(), false).await?;
         }
+        tries.is_first = false;
         let ended = match Stream::open(self, &lease, record).await {
-            Ok(mut stream) => stream.follow(until, breaker).await,
+            Ok(mut stream) => stream.follow(until, &mut tries.breaker).await,
             Err(error) => Err(error),
         };
         match ended {
             Ok(Ended::Finished) => Ok(Session::Ended),
             Ok(Ended::Told) => Ok(Session::Idle),
             Err(error) => {
-                let halted = error.kind() == Kind::Permanent;
-                let reason = match error.advice() {
-                    Some(advice) => format!("{}; {advice}", chain(&error)),
-                    None => chain(&error),
-                };
-                let told = match &error {
-                    RelayError::Lost(_) => lease.lose(&reason).await,
-                    _ => lease.tell(Some(&reason), halted).await,
-                };
-                if let Err(error) = told {
-                    tracing::debug!(reason = chain(&error), "cannot record why nothing is published");
-                }
+                record_failure(&lease, &error).await;
                 Err(error)
             }
         }
@@ -161,5 +142,30 @@ impl Relay {
             max_lag: self.settings.max_lag,
             blocks: self.settings.on_lag == config::OnLag::Block,
         }
+    }
+}
+
+/// Why nothing is to be published for now, if so.
+fn why_idle(record: &SinkRecord, is_first: bool) -> Option<Session> {
+    let is_stuck = record.stage == Stage::Lost || (record.halted && !is_first);
+    match is_stuck {
+        true => Some(Session::Stuck(record.problem.clone().unwrap_or_default())),
+        false => record.paused.then_some(Session::Idle),
+    }
+}
+
+/// Says in the database why nothing is published.
+async fn record_failure(lease: &SinkLease, error: &RelayError) {
+    let halted = error.kind() == Kind::Permanent;
+    let reason = match error.advice() {
+        Some(advice) => format!("{}; {advice}", chain(error)),
+        None => chain(error),
+    };
+    let told = match error {
+        RelayError::Lost(_) => lease.lose(&reason).await,
+        _ => lease.tell(Some(&reason), halted).await,
+    };
+    if let Err(error) = told {
+        tracing::debug!(reason = chain(&error), "cannot record why nothing is published");
     }
 }

@@ -160,14 +160,7 @@ async fn migrate_pipeline(
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &own, &seen).await?;
-    let lost_sinks = match steps.cut.first() {
-        Some(why) => {
-            let reason =
-                format!("a migration left no way from what was published to what is there, since {why}");
-            register::lose_sinks(transaction, registered.id, &reason).await?
-        }
-        None => Vec::new(),
-    };
+    let lost_sinks = lose_sinks(transaction, &registered, &steps.cut).await?;
     let replicated = || tables.of_rows();
     for role in readers {
         register::add_reader(transaction, registered.id, role).await?;
@@ -198,6 +191,17 @@ async fn migrate_pipeline(
         advice: replicated().flat_map(|target| -> Vec<(String, String)> { said(target) }).collect(),
         tables: replicated().map(|target| target.table.name.clone()).collect(),
     })
+}
+
+/// Gives up the pipeline's sinks if journals were emptied, for these reasons.
+async fn lose_sinks(
+    transaction: &Transaction<'_>,
+    pipeline: &Registered,
+    cut: &[String],
+) -> Result<Vec<String>, SchemaError> {
+    let Some(why) = cut.first() else { return Ok(Vec::new()) };
+    let reason = format!("a migration left no way from what was published to what is there, since {why}");
+    Ok(register::lose_sinks(transaction, pipeline.id, &reason).await?)
 }
 
 /// Makes a schema, unless it exists and belongs to somebody who is trusted.

@@ -17,10 +17,15 @@ pub struct Event {
 
 /// A value a column, in the table's order: PostgreSQL's output text, with the session's settings pinned. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row(Arc<(Box<str>, Box<[Option<Span>]>)>);
+pub struct Row(Arc<Values>);
 
-/// Where a value's text begins and ends.
-type Span = (u32, u32);
+#[derive(Debug, PartialEq, Eq)]
+struct Values {
+    /// One after the other.
+    text: Box<str>,
+    /// Where each begins and ends.
+    spans: Box<[Option<(u32, u32)>]>,
+}
 
 impl Row {
     /// A row holds less than 4 GiB, since PostgreSQL's messages hold at most 1 GiB.
@@ -35,22 +40,22 @@ impl Row {
             })
         });
         let spans = spans.collect();
-        Row(Arc::new((text.into(), spans)))
+        Row(Arc::new(Values { text: text.into(), spans }))
     }
 
     /// A column's text; `None` for null.
     pub fn get(&self, column: usize) -> Option<&str> {
-        let (start, end) = (*self.0.1.get(column)?)?;
-        self.0.0.get(start as usize..end as usize)
+        let (start, end) = (*self.0.spans.get(column)?)?;
+        self.0.text.get(start as usize..end as usize)
     }
 
     pub fn values(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
-        (0..self.0.1.len()).map(|column| self.get(column))
+        (0..self.0.spans.len()).map(|column| self.get(column))
     }
 
     /// About how much memory it takes.
     fn bytes(&self) -> usize {
-        self.0.0.len() + 12 * self.0.1.len() + 48
+        self.0.text.len() + 12 * self.0.spans.len() + 48
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{COUNTER, Scene, debshrew, quick};
+use crate::support::{COUNTER, Scene, debshrew, quick, until};
 
 /// A consumer of the data files that knows rows by all that is in them.
 #[derive(Default)]
@@ -109,4 +109,33 @@ async fn killed_at_every_point_of_a_step_a_file_has_every_block_once() {
     let unique: BTreeSet<&String> = steps.iter().collect();
     assert_eq!(unique.len(), steps.len(), "{steps:?}");
     assert!(steps.iter().any(|step| step.contains("retract")), "{steps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_waits_for_a_sink_if_it_is_asked_to() {
+    let mut scene = Scene::new("relay_blocks", COUNTER, quick(20)).await;
+    // Nothing listens there.
+    scene.toml.push_str(
+        "[pipelines.counter.sinks.hook]\nkind = \"webhook\"\nfrom = 0\nurl = \"http://127.0.0.1:9/\"\nmax_lag = \"500ms\"\n\
+         on_lag = \"block\"\n",
+    );
+    scene.succeed(&["migrate"]).await;
+    let running = scene.start(&["run"]);
+    until("it waits", async || {
+        let sql =
+            "select state = 'waiting' and last_error like 'sink `hook` is behind%' from debshrew.pipelines";
+        scene.client.query_one(sql, &[]).await.unwrap().get::<_, Option<bool>>(0) == Some(true)
+    })
+    .await;
+    scene.mine(5).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let height = "select height from debshrew.pipelines";
+    assert!(scene.client.query_one(height, &[]).await.unwrap().get::<_, i32>(0) < 25, "it did not wait");
+    drop(running);
+    // Without the sink it goes on.
+    scene.toml = scene.toml.split("[pipelines.counter.sinks").next().unwrap().to_owned();
+    until("its session has ended", async || scene.run(&["sink", "drop", "hook", "--yes"]).await.code == 0)
+        .await;
+    scene.succeed(&["run", "--once"]).await;
+    scene.follows().await;
 }

@@ -1,6 +1,7 @@
 //! What is kept for a sink, for how long, and how a stream begins again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use debshrew::block::Height;
@@ -340,4 +341,31 @@ async fn what_a_crash_of_the_database_may_lose_is_not_published() {
     assert!(checkpoint < 19, "nothing was lost");
     let published = sink.steps().last().unwrap().height().unwrap().to_sql();
     assert!(published <= checkpoint, "published up to {published}, committed up to {checkpoint}");
+}
+
+#[tokio::test]
+async fn a_sink_that_fails_for_a_thousand_blocks_loses_nothing() {
+    let test = database("relay_away").await;
+    let mut rig = Rig::up(&test, "away_sink", TABLE).await;
+    let (sink, mut pruner) =
+        (Memory { keeps_position: true, ..Memory::default() }, Pruner::new(connect_as(&test.dsn), 1));
+    let run = relay(&rig, "events", first(), &sink);
+    run.catch_up().await.unwrap();
+    sink.refuses.store(true, Ordering::Relaxed);
+    let running = run.start();
+    for height in 0..1_000 {
+        commit(&mut rig, height, 0, &put(height % 50, &height.to_string())).await;
+        rig.prune(&mut pruner).await.unwrap();
+    }
+    assert_eq!(sink.steps().len(), 0);
+    until("it says so", async || {
+        overview(&rig).await.last_error.is_some_and(|error| error.contains("it refuses"))
+    })
+    .await;
+    assert_eq!(overview(&rig).await.lag_blocks, Some(1_000));
+    sink.refuses.store(false, Ordering::Relaxed);
+    until("all is published", async || sink.steps().len() == 1_000).await;
+    until("it says so", async || overview(&rig).await.last_error.is_none()).await;
+    running.stop().await;
+    assert_replayed(&rig, &sink).await;
 }

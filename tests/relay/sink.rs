@@ -19,6 +19,8 @@ pub struct Memory {
     pub steps: Arc<Mutex<Vec<Step>>>,
     /// Says where it stands, and keeps what was flushed only.
     pub keeps_position: bool,
+    /// Every call fails.
+    pub refuses: Arc<AtomicBool>,
     /// The next call fails.
     pub fails: Arc<AtomicBool>,
 }
@@ -41,6 +43,9 @@ struct Open {
 }
 
 fn fails(memory: &Memory) -> Result<(), SinkError> {
+    if memory.refuses.load(Ordering::Relaxed) {
+        return Err(SinkError::transient("it refuses"));
+    }
     match memory.fails.swap(false, Ordering::Relaxed) {
         true => Err(SinkError::transient("it was told to fail")),
         false => Ok(()),

@@ -49,14 +49,15 @@ fn value(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_what_their_table_says() {
-    let served = Served::new("server_metrics", "", 20).await;
+    let served = Served::new("server_metrics", "", 20).await.with_sink();
     let running = served.start().await;
     served.scene.caught_up().await;
     served.scene.reorganise(3, 5).await;
     served.scene.settled().await;
     served.scene.caught_up().await;
     until("all of it is there", async || {
-        served.get("/metrics").await.body.contains("debshrew_journal_bytes")
+        let body = served.get("/metrics").await.body;
+        body.contains("debshrew_journal_bytes") && body.contains("debshrew_sink_height")
     })
     .await;
     let scrape = scrape(&served).await;

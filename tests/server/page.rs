@@ -14,7 +14,7 @@ const CARD: &str =
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_what_happens_as_it_happens() {
-    let served = Served::new("server_page", "", 40).await.with_broken();
+    let served = Served::new("server_page", "", 40).await.with_broken().with_sink();
     let running = served.start().await;
     served.scene.caught_up().await;
     for depth in [1, 3] {
@@ -149,13 +149,14 @@ const HOUR: &str = "
 /// Opens and closes the parts with the mouse and with the keyboard.
 async fn clicks_through(browser: &Browser) {
     let open = |part: &str| format!("{} return part.open", part_of(part));
-    for part in ["Tables and journals", "Processes", "Speed by minute"] {
+    for part in ["Sinks", "Tables and journals", "Processes", "Speed by minute"] {
         assert_eq!(browser.ask(&open(part)).await, false, "{part}");
         browser.click_part(part).await;
         assert_eq!(browser.ask(&open(part)).await, true, "{part}");
     }
     for (part, told) in [
         ("Reorganisations", "42\\t39\\t3\\t"),
+        ("Sinks", "events (file)\\tstreaming\\t"),
         ("Tables and journals", "seen\\ttable"),
         ("Processes", "writer"),
         ("Speed by minute", "this one"),

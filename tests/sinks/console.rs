@@ -55,6 +55,26 @@ async fn on_a_terminal() {
     terminal::close_bottom();
 }
 
+#[tokio::test]
+#[ignore = "it is for a terminal: see json_on_a_terminal_obeys_nobody"]
+async fn json_on_a_terminal() {
+    let mut console = debshrew::relay::console(&settings(Destination::Console), &about(), true);
+    console.publish(&created(7, UNFIT)).await.unwrap();
+}
+
+/// Colours, a turn of the writing's direction, and what a terminal deletes with.
+const UNFIT: &str = "\u{9b}31m\u{202e}\x7f\x1b[2J\n";
+
+#[test]
+fn json_on_a_terminal_obeys_nobody() {
+    let bytes = on_terminal("json_on_a_terminal", &[]);
+    let text = String::from_utf8(bytes).unwrap();
+    assert!(!text.contains(['\u{9b}', '\u{202e}', '\x7f', '\x1b']), "{text:?}");
+    let line = text.lines().find(|line| line.starts_with('{')).unwrap_or_else(|| panic!("{text:?}"));
+    let json: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(json["after"]["note"], UNFIT);
+}
+
 /// What comes to a terminal of 24 lines.
 fn on_terminal(name: &str, variables: &[(&str, &str)]) -> Vec<u8> {
     let program = std::env::current_exe().unwrap();

@@ -1,7 +1,7 @@
 //! The right to move a sink's cursor, and its moves.
 
 use deadpool_postgres::ClientWrapper;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 use super::stream::last_reorg;
 use super::{Cursor, SinkRecord, SinkSpec, Stage, block};
@@ -265,6 +265,21 @@ impl SinkLease {
     fn fenced(&self) -> RegisterError {
         RegisterError::SinkFenced { sink: format!("{}.{}", self.pipeline.name, self.name) }
     }
+}
+
+/// A sink as it is now, whoever moves its cursor; `None` if it was never run.
+pub async fn sink_record(
+    client: &impl GenericClient,
+    pipeline: i32,
+    name: &str,
+) -> Result<Option<SinkRecord>, RegisterError> {
+    let sql = format!(
+        "-- register::sinks::sink_record\nselect {} from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
+         where s.pipeline_id = $1 and s.name = $2",
+        SinkRecord::COLUMNS
+    );
+    let row = client.query_opt(&sql, &[&pipeline, &name]).await;
+    row.map_err(DbError::statement("look up the sink"))?.map(|row| SinkRecord::read(&row)).transpose()
 }
 
 /// The sink's row, made if there is none; what others must know of it is as configured from now on.

@@ -13,7 +13,7 @@ use tokio_postgres::Row;
 use super::{RegisterError, height};
 use crate::block::{BlockHash, BlockRef, Height};
 
-pub use lease::{Attach, Attached, SinkLease};
+pub use lease::{Attach, Attached, SinkLease, sink_record};
 pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
 pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{

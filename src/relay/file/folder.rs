@@ -254,6 +254,26 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> SinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Kind;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_will_not() {
+        let kind = |kind: ErrorKind| {
+            let error = failed("write to", Path::new("out/x"), io::Error::from(kind));
+            assert_eq!(error.message, "cannot write to `out/x`");
+            assert!(error.source.is_some());
+            (error.kind, error.advice.unwrap_or_default())
+        };
+        assert_eq!(kind(ErrorKind::Other), (Kind::Transient, String::new()));
+        for full in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            let (kind, advice) = kind(full);
+            assert!(kind == Kind::Transient && advice.contains("make room"), "{advice}");
+        }
+        for lasting in [ErrorKind::NotFound, ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem] {
+            let (kind, advice) = kind(lasting);
+            assert!(kind == Kind::Permanent && !advice.is_empty(), "{lasting:?}");
+        }
+    }
 
     #[test]
     fn names_are_read_back() {

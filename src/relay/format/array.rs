@@ -37,7 +37,7 @@ pub(super) fn pieces<'a>(text: &'a str, delimiter: char, mut take: impl FnMut(Pi
             take(Piece::Value(value));
             rest = behind;
         } else {
-            let end = rest.find(|at| at == delimiter || matches!(at, '{' | '}' | '"' | '\\'))?;
+            let end = rest.find([delimiter, '{', '}', '"', '\\'])?;
             let value = &rest[..end];
             match value {
                 "" => return None,

@@ -107,7 +107,7 @@ fn timestamp(text: &str, ending: &str, iso_ending: &str, out: &mut Vec<u8>) {
 fn time_with_zone(text: &str, out: &mut Vec<u8>) {
     let parts = text.rfind(['+', '-']).map(|sign| text.split_at(sign));
     match parts {
-        Some((time, offset)) if is_time(time) && is_like(offset[1..].as_bytes(), b"00") => {
+        Some((time, offset)) if is_time(time) && is_like(&offset.as_bytes()[1..], b"00") => {
             out.push(b'"');
             out.extend_from_slice(time.as_bytes());
             match offset {
