@@ -7,7 +7,7 @@ mod kept;
 mod random;
 mod replica;
 mod routes;
-mod sink;
+pub mod sink;
 
 use debshrew::config::Beginning;
 

@@ -15,7 +15,9 @@ use hmac::{Hmac, Mac};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::relay::sink::{Memory, relay as run};
 use crate::support::steps::{about, apply, block, event, retract, row, settings, table};
+use crate::support::{Rig, changes, database};
 
 type Answer = Box<dyn Fn(usize) -> Response + Send + Sync>;
 
@@ -277,4 +279,30 @@ async fn checking_connects_and_sends_nothing() {
     assert!(error.message.contains("cannot connect to http://127.0.0.1:1/…"), "{error}");
     let error = open(hook("http://nowhere.invalid/")).check().await.unwrap_err();
     assert!(error.message.contains("cannot resolve http://nowhere.invalid"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_answered_does_not_come_again_behind_what_follows_it() {
+    let test = database("webhook_order").await;
+    let mut rig = Rig::up(&test, "posts", "create table notes (address text primary key)").await;
+    let (receiver, address) = receiver(|number| match number {
+        2 => StatusCode::BAD_GATEWAY.into_response(),
+        number => ok(number),
+    })
+    .await;
+    let first = debshrew::config::Beginning::Height(debshrew::block::Height::new(0).unwrap());
+    let mut run = run(&rig, "events", first, &Memory::default());
+    run.relay.make = Arc::new(move || Ok(open(hook(&format!("http://{address}/in")))));
+    // The stream begins before the blocks.
+    run.catch_up().await.unwrap();
+    for height in 0..4 {
+        rig.commit(height, changes(&format!(r#"+notes {{"address": "{height}"}}"#))).await;
+    }
+    let error = run.catch_up().await.unwrap_err();
+    assert!(error.to_string().contains("502"), "{error}");
+    run.catch_up().await.unwrap();
+    let got = receiver.got.lock().unwrap();
+    let ids: Vec<&str> = got.iter().map(|(headers, _)| headers["webhook-id"].to_str().unwrap()).collect();
+    let expected = [0, 1, 2, 2, 3].map(|height| format!("ledger/events/0-apply-{height}"));
+    assert_eq!(ids, expected);
 }

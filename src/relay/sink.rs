@@ -19,6 +19,12 @@ pub trait Sink: Send {
     /// keeps its position itself.
     fn publish<'a>(&'a mut self, step: &'a Step) -> BoxFuture<'a, Result<(), SinkError>>;
 
+    /// How many steps to take before a flush, after which the cursor moves: at most so many come again where the sink keeps no
+    /// position itself.
+    fn steps_at_once(&self) -> usize {
+        usize::MAX
+    }
+
     /// Once this returns, all steps that were taken outlive a crash of either side.
     fn flush(&mut self) -> BoxFuture<'_, Result<(), SinkError>>;
 

@@ -261,7 +261,8 @@ impl<'a> Stream<'a> {
         self.record.cursor = step.cursor;
         self.pending += 1;
         self.pending_events += step.events.len() as u64;
-        if self.pending >= MAX_STEPS || self.pending_events >= MAX_EVENTS as u64 {
+        let most = self.sink.steps_at_once().min(MAX_STEPS);
+        if self.pending >= most || self.pending_events >= MAX_EVENTS as u64 {
             return self.flush().await;
         }
         Ok(true)

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use debshrew::config::{Delivery, Kafka};
+use debshrew::block::{BlockHash, BlockRef};
+use debshrew::config::{Beginning, Delivery, Kafka};
 use debshrew::failure::Kind;
 use debshrew::relay::{Position, Sink, Step};
 use krafka::consumer::IsolationLevel;
 use krafka::testing::{ApiKey, Control};
 
 use super::stand::{Stand, open};
-use crate::support::steps::{apply, event, retract, row, table};
+use crate::relay::sink::{Memory, relay as run};
+use crate::support::steps::{apply, block, event, retract, row, table};
+use crate::support::{Rig, changes, database};
 
 /// How far a request gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,4 +262,51 @@ async fn what_was_queued_by_one_that_failed_is_not_written_later() {
     let of_second =
         records.iter().filter(|record| record.header_str("id").unwrap().starts_with("0-apply-2:"));
     assert_eq!(of_second.count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_goes_on_where_kafka_says_through_a_reorg() {
+    let test = database("kafka_stream").await;
+    let mut rig = Rig::up(&test, "sends", "create table notes (address text primary key, note text)").await;
+    let stand = Stand::fake().await;
+    let settings = Kafka { timeout: Duration::from_millis(500), ..stand.settings() };
+    let first = Beginning::Height(debshrew::block::Height::new(0).unwrap());
+    let mut run = run(&rig, "events", first, &Memory::default());
+    run.relay.make = Arc::new(move || Ok(open(settings.clone())));
+    run.catch_up().await.unwrap();
+    for height in 0..4 {
+        let (new, note) =
+            (format!(r#"+notes {{"address": "{height}", "note": "n"}}"#), format!("after {height}"));
+        let changed = format!(r#"+notes {{"address": "0", "note": "{note}"}}"#);
+        rig.commit(height, changes(&if height == 0 { new } else { format!("{new}\n{changed}") })).await;
+    }
+    // The third block is committed there, and neither this process nor the database learns of it.
+    let ends = Arc::new(AtomicUsize::new(0));
+    let counted = ends.clone();
+    stand.broker().on(ApiKey::EndTxn, move |_| match counted.fetch_add(1, Ordering::SeqCst) {
+        0..2 => Control::Pass,
+        _ => Control::ApplyThen(Box::new(Control::Silence)),
+    });
+    run.catch_up().await.unwrap_err();
+    assert!(ends.load(Ordering::SeqCst) > 2);
+    stand.broker().clear_hooks();
+    // Before anybody looks again it is taken back.
+    rig.roll_back(1).await.unwrap();
+    rig.commit_at(
+        BlockRef { hash: BlockHash::new([9; 32]), ..block(2) },
+        changes(r#"-notes {"address": "1"}"#),
+    )
+    .await
+    .unwrap();
+    run.catch_up().await.unwrap();
+
+    let said: Vec<String> =
+        stand.steps().await.into_iter().map(|(status, id)| format!("{status} {id}")).collect();
+    let begun: Vec<&String> = said.iter().filter(|said| said.starts_with("BEGIN")).collect();
+    let reorg = said.iter().find_map(|said| said.strip_prefix("REORG ")?.split('-').next()).unwrap();
+    assert_eq!(begun[..3], ["BEGIN 0-apply-0", "BEGIN 0-apply-1", "BEGIN 0-apply-2"]);
+    assert_eq!(begun[3..], [&format!("BEGIN {reorg}-retract-2"), &format!("BEGIN {reorg}-apply-2")]);
+    let topic = format!("{}.notes", rig.name);
+    let held: Vec<_> = stand.held(&topic).await.into_iter().collect();
+    assert_eq!(held, [("0".to_owned(), "after 1".to_owned())]);
 }

@@ -22,6 +22,9 @@ pub(super) trait Client: Send + Sync {
     /// The largest message that a topic takes, where the cluster tells.
     fn largest_message<'a>(&'a self, topic: &'a str) -> BoxFuture<'a, Result<Option<u64>, ClientError>>;
 
+    /// Whether this client may write with a transactional id, where the cluster tells.
+    fn may_begin<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<bool>, ClientError>>;
+
     /// The value of the newest committed record with this key in a topic of one partition, once all transactions that were
     /// open in it when this was called are over.
     fn newest<'a>(

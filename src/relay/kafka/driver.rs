@@ -5,19 +5,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use krafka::admin::{
-    ConfigResource, CreateTopicsOptions, DescribeConfigsOptions, DescribeTopicsOptions, ListOffsetsOptions,
-    OffsetSpec, TopicPartition,
+    ConfigResource, CreateTopicsOptions, DescribeConfigsOptions, DescribeTopicsOptions,
+    DescribeTransactionsOptions, ListOffsetsOptions, OffsetSpec, TopicPartition,
 };
 use krafka::consumer::{AutoOffsetReset, IsolationLevel};
 use krafka::error::ErrorCode;
 use krafka::producer::{DeliveryHandle, Producer, ProducerBuilder, TransactionalProducer};
 use krafka::{CloseOptions, Kafka, KrafkaError, ProtocolErrorKind, Record};
-use tokio::runtime::Runtime;
 use tokio::time::Instant;
-use tokio_util::context::TokioContext;
 
 use super::client::{Client, ClientError, Making, Message, NewTopic, Role, Topic, Trouble};
 use super::security::{secrets, security};
+use super::tasks::Tasks;
 use super::trouble::told;
 use crate::config::{self, Secret};
 use crate::failure::crash_point;
@@ -183,6 +182,23 @@ impl Driver {
         Ok(entry.and_then(|entry| entry.value.as_ref()?.parse().ok()))
     }
 
+    async fn may_use(&self, id: &str) -> Result<Option<bool>, KrafkaError> {
+        let options = DescribeTransactionsOptions::default().timeout(self.times.delivery);
+        match self.kafka.admin().describe_transactions([id], options).await?.remove(id) {
+            Some(Ok(_) | Err(KrafkaError::Broker { code: ErrorCode::TransactionalIdNotFound, .. })) => {
+                Ok(Some(true))
+            }
+            Some(Err(KrafkaError::Broker {
+                code: ErrorCode::TransactionalIdAuthorizationFailed, ..
+            })) => Ok(Some(false)),
+            // Clusters before Kafka 3.0 cannot tell.
+            Some(Err(KrafkaError::Protocol { kind: ProtocolErrorKind::UnknownApiVersion, .. })) | None => {
+                Ok(None)
+            }
+            Some(Err(error)) => Err(error),
+        }
+    }
+
     async fn offset(&self, topic: &str, spec: OffsetSpec) -> Result<i64, KrafkaError> {
         // Not the last stable offset: what others have open may stand before what is ours and committed.
         let options = ListOffsetsOptions::default().timeout(self.times.delivery).read_committed(false);
@@ -341,6 +357,15 @@ impl Client for Driver {
         .boxed()
     }
 
+    fn may_begin<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<bool>, ClientError>> {
+        let what = "asking for the transactional id";
+        async move {
+            let found = self.tasks.within(self.times.step, what, self.may_use(id)).await;
+            found.map_err(|error| self.told(error, &format!("cannot ask for the transactional id `{id}`")))
+        }
+        .boxed()
+    }
+
     fn newest<'a>(
         &'a self,
         topic: &'a str,
@@ -387,47 +412,6 @@ impl Drop for Driver {
             // It fails where somebody else has gone on, or the cluster is away: then it is over there as well.
             tasks.within(limit, "closing", closing).await.ok();
         });
-    }
-}
-
-/// What the client does on its own: a queued batch, for one, it would try to send for as long as it may, however long nobody
-/// waits for it, and so behind what a later client has written. Here it ends with its driver.
-#[derive(Default)]
-struct Tasks(Option<Runtime>);
-
-impl Tasks {
-    fn new() -> std::io::Result<Tasks> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .max_blocking_threads(2)
-            .thread_name("kafka")
-            .enable_all()
-            .build()?;
-        Ok(Tasks(Some(runtime)))
-    }
-
-    /// A call of the client's, which must not hang.
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        what: &str,
-        call: impl Future<Output = Result<T, KrafkaError>>,
-    ) -> Result<T, KrafkaError> {
-        let Some(runtime) = &self.0 else { return Err(KrafkaError::closed("the client")) };
-        // Boxed: these are large.
-        let call = TokioContext::new(Box::pin(call), runtime.handle().clone());
-        match tokio::time::timeout(limit, call).await {
-            Ok(done) => done,
-            Err(_) => Err(KrafkaError::timeout(format!("{what} took longer than {limit:?}"))),
-        }
-    }
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

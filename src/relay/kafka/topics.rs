@@ -10,6 +10,9 @@ use crate::relay::sink::SinkError;
 /// The longest name that Kafka takes.
 const LONGEST_NAME: usize = 249;
 
+/// What topics take unless they are told otherwise (`message.max.bytes` of brokers).
+const USUAL_MESSAGE_BYTES: usize = 1_048_588;
+
 /// A topic that was made is not known to all brokers at once.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -18,6 +21,7 @@ pub(super) struct Topics {
     prefix: String,
     partitions: u32,
     replication: u32,
+    max_message_bytes: usize,
     timeout: Duration,
     /// What follows the prefix in the name of the topic that every step writes to.
     control: String,
@@ -32,6 +36,7 @@ impl Topics {
             prefix: settings.prefix.clone(),
             partitions: settings.partitions,
             replication: settings.replication,
+            max_message_bytes: settings.max_message_bytes,
             timeout: settings.timeout,
             control: control.to_owned(),
             keeps_progress: settings.delivery == config::Delivery::ExactlyOnce,
@@ -116,11 +121,7 @@ impl Topics {
     }
 
     /// As [`Topics::ensure`] without making any. Returns what is worth saying.
-    pub(super) async fn check(
-        &self,
-        client: &dyn Client,
-        settings: &config::Kafka,
-    ) -> Result<Vec<String>, SinkError> {
+    pub(super) async fn check(&self, client: &dyn Client) -> Result<Vec<String>, SinkError> {
         let names: Vec<String> = self.basic().iter().map(|suffix| self.name(suffix)).collect();
         let found = client.topics(&names).await?;
         let mut said = Vec::new();
@@ -149,11 +150,11 @@ impl Topics {
                 ));
             }
             let most = client.largest_message(name).await?;
-            if most.is_some_and(|most| most < settings.max_message_bytes as u64) {
+            if most.is_some_and(|most| most < self.max_message_bytes as u64) {
                 said.push(format!(
                     "`{name}` takes messages of at most {} bytes, which is less than `max_message_bytes`, {}",
                     most.unwrap_or_default(),
-                    settings.max_message_bytes
+                    self.max_message_bytes
                 ));
             }
         }
@@ -161,19 +162,20 @@ impl Topics {
     }
 
     fn new_topic(&self, name: &str, suffix: &str) -> NewTopic {
-        let is_progress = suffix == PROGRESS;
-        let settings = if is_progress {
+        let mut settings = Vec::new();
+        if self.max_message_bytes > USUAL_MESSAGE_BYTES {
+            settings.push(("max.message.bytes", self.max_message_bytes.to_string()));
+        }
+        if suffix == PROGRESS {
             // What was superseded goes soon, so that reading all of it stays short.
-            let settings =
+            let short =
                 [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("segment.ms", "86400000")];
-            settings.map(|(key, value)| (key, value.to_owned())).to_vec()
-        } else {
-            Vec::new()
-        };
+            settings.extend(short.map(|(key, value)| (key, value.to_owned())));
+        }
         NewTopic {
             name: name.to_owned(),
             // One, since their records have an order among them all.
-            partitions: if is_progress || suffix == self.control { 1 } else { self.partitions },
+            partitions: if suffix == PROGRESS || suffix == self.control { 1 } else { self.partitions },
             replication: self.replication,
             settings,
         }

@@ -204,6 +204,11 @@ impl Sink for WebhookSink {
         self.post(step).boxed()
     }
 
+    /// What the receiver has answered is not to come again behind what follows it.
+    fn steps_at_once(&self) -> usize {
+        1
+    }
+
     /// Every step was answered when it was published.
     fn flush(&mut self) -> BoxFuture<'_, Result<(), SinkError>> {
         std::future::ready(Ok(())).boxed()
