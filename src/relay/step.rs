@@ -42,7 +42,7 @@ impl Step {
     /// Names the step, the same whenever it is published again: what consumers tell repetitions by.
     pub fn id(&self) -> String {
         let height = |block: &Option<BlockRef>| block.map_or(-1, |block| i64::from(block.height.get()));
-        match &self.kind {
+        let id = match &self.kind {
             StepKind::Apply { block, .. } => format!("{}-apply-{}", self.cursor.reorg, block.height.get()),
             StepKind::Retract { block, reorg, .. } => format!("{reorg}-retract-{}", block.height.get()),
             // Another one at the same block may have its rows in another order, and other parts: none of them is a repetition.
@@ -50,6 +50,11 @@ impl Step {
                 let taken = self.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
                 format!("{}-snapshot-{}-{taken}-{part}", self.cursor.reorg, height(block))
             }
+        };
+        match self.cursor.generation {
+            0 => id,
+            // A stream that begins again may have the same steps.
+            again => format!("again{again}-{id}"),
         }
     }
 
