@@ -4,5 +4,6 @@ mod console;
 mod crashes;
 mod events;
 mod files;
+mod flink;
 mod golden;
 mod steps;

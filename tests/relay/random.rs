@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use debshrew::block::{BlockHash, BlockRef, Height};
 use debshrew::config::Beginning;
+use debshrew::relay::{Step, StepKind};
+use debshrew::undo::Event;
 
 use super::replica::{Replica, Values};
 use super::sink::{Memory, Run, relay};
@@ -78,6 +80,7 @@ impl Consumer {
             let extra: Vec<_> = rows.difference(&contents).collect();
             return Err(format!("{}: missing {missing:?}, too many {extra:?}", self.name));
         }
+        both_ways(&steps).map_err(|wrong| format!("{}: {wrong}", self.name))?;
         let mut ids = BTreeSet::new();
         let again = steps.iter().map(|step| step.id()).find(|id| !ids.insert(id.clone()));
         match again {
@@ -87,6 +90,29 @@ impl Consumer {
             _ => Ok(()),
         }
     }
+}
+
+/// What a rollback kept of a block is what was derived of it while it was committed, the other way round.
+fn both_ways(steps: &[Step]) -> Result<(), String> {
+    let mut applied: BTreeMap<BlockRef, &[Event]> = BTreeMap::new();
+    for step in steps {
+        match &step.kind {
+            StepKind::Apply { block, .. } => {
+                applied.insert(*block, &step.events);
+            }
+            StepKind::Retract { block, .. } => {
+                let undone: Vec<Event> = step.events.iter().rev().cloned().map(Event::inverted).collect();
+                if applied.get(block).is_some_and(|events| *events != undone) {
+                    return Err(format!(
+                        "block {block}: {:?} applied, {undone:?} taken back",
+                        applied[block]
+                    ));
+                }
+            }
+            StepKind::Snapshot { .. } => {}
+        }
+    }
+    Ok(())
 }
 
 struct Trial {

@@ -164,6 +164,11 @@ impl Rig {
         }
     }
 
+    /// Drops a writer whose server has died.
+    pub fn forget_writer(&mut self) {
+        self.writer = None;
+    }
+
     pub async fn try_writer(&mut self) -> Result<&mut Writer, PipelineError> {
         if self.writer.is_none() {
             let writer = Writer::try_take_over(&self.db, &self.name).await;
