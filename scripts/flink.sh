@@ -18,5 +18,5 @@ if ! "$python" -c "import pyflink" 2>/dev/null; then
     exit 0
   fi
 fi
-libraries=$("$python" -c "import os, pyflink; print(os.path.join(os.path.dirname(os.path.abspath(pyflink.__file__)), 'lib'))")
+libraries=$("$python" -c "import os, pyflink; print(os.path.join(list(pyflink.__path__)[0], 'lib'))")
 DEBSHREW_TEST_FLINK=$libraries exec cargo test --locked --features failpoints --test tests -- sinks::flink --nocapture
