@@ -83,6 +83,11 @@ impl<'a> Stream<'a> {
             block.map_or("before the first block".to_owned(), |at| format!("block {at}"))
         };
         match (stage, at) {
+            (Stage::New, Some(at)) if self.record.resync => {
+                // An earlier sink of this name left it, which may have begun more often than this one.
+                self.record.cursor.generation = at.generation.saturating_add(1);
+                Ok(self.lease.outlive(at.generation).await?)
+            }
             (Stage::New, Some(at)) => Err(RelayError::Occupied { at: name(at.block) }),
             (Stage::Streaming, Some(at)) if at != cursor => {
                 let is_known = at.generation == cursor.generation;
@@ -170,9 +175,11 @@ impl<'a> Stream<'a> {
         }
         self.record = self.lease.record().await?;
         if self.record.stage == Stage::Snapshot {
-            Snapshot { lease: self.lease, reader: &mut self.reader, sink: &mut *self.sink, again }
-                .publish(self.record.cursor.generation)
-                .await?;
+            let snapshot =
+                Snapshot { lease: self.lease, reader: &mut self.reader, sink: &mut *self.sink, again };
+            if !snapshot.publish(self.record.cursor.generation).await? {
+                return Ok(false);
+            }
             self.record = self.lease.record().await?;
         }
         let height = self.record.cursor.block.map(|block| block.height.get());

@@ -13,8 +13,10 @@ use tokio_postgres::Row;
 use super::{RegisterError, height};
 use crate::block::{BlockHash, BlockRef, Height};
 
-pub use lease::{Attach, Attached, SinkLease, sink_record};
-pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
+pub use lease::{Attach, Attached, SinkLease, is_taken, sink_record};
+pub use needs::{
+    SinkNeeds, detach_late, late_blocker, lose_sinks, lose_sinks_behind, sink_needs, sinks_reach,
+};
 pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
     Retracted, forget_retracted, lock_reserved, read_retracted, retracted_block, write_retracted,
@@ -38,6 +40,8 @@ pub struct SinkSpec {
     pub name: String,
     pub kind: &'static str,
     pub max_lag: Duration,
+    /// So many blocks below the last committed one it stays on purpose.
+    pub confirmations: u32,
     /// The pipeline waits for it, once it is behind for longer; otherwise it is lost.
     pub blocks: bool,
 }
@@ -75,6 +79,7 @@ impl Stage {
 /// A sink's row.
 #[derive(Clone, Debug)]
 pub struct SinkRecord {
+    id: i32,
     pub stage: Stage,
     /// Somebody said so.
     pub paused: bool,
@@ -91,10 +96,11 @@ pub struct SinkRecord {
 }
 
 impl SinkRecord {
-    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
+    const COLUMNS: &str = "s.sink_id, s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
 
     fn read(row: &Row) -> Result<SinkRecord, RegisterError> {
         Ok(SinkRecord {
+            id: row.get("sink_id"),
             stage: Stage::read(row.get("stage"))?,
             paused: row.get("paused"),
             halted: row.get("halted"),
