@@ -11,6 +11,7 @@ use super::reader::Reader;
 use super::sink::Sink;
 use super::step::{Step, StepKind};
 use crate::db::DbError;
+use crate::observe::SinkMetrics;
 use crate::register::{Cursor, SinkLease, Stage};
 use crate::table::{Target, join};
 use crate::undo::{Event, EventTable, Row};
@@ -26,6 +27,7 @@ pub(super) struct Snapshot<'a> {
     pub(super) lease: &'a SinkLease,
     pub(super) reader: &'a mut Reader,
     pub(super) sink: &'a mut dyn Sink,
+    pub(super) metrics: &'a SinkMetrics,
     /// Consumers may hold rows of an earlier stream, or of a snapshot that was given up.
     pub(super) again: bool,
 }
@@ -65,6 +67,7 @@ impl Snapshot<'_> {
         let void = if self.again { described.clone() } else { Vec::new() };
         let mut parts = Parts {
             lease: self.lease,
+            metrics: self.metrics,
             sink: &mut *self.sink,
             cursor,
             at: SystemTime::now(),
@@ -117,6 +120,7 @@ fn event(table: &Arc<EventTable>, message: &SimpleQueryMessage) -> Option<Event>
 /// Publishes parts; one is held back, since the last of them says that it is.
 struct Parts<'a> {
     lease: &'a SinkLease,
+    metrics: &'a SinkMetrics,
     sink: &'a mut dyn Sink,
     cursor: Cursor,
     at: SystemTime,
@@ -168,6 +172,7 @@ impl Parts<'_> {
         self.part += 1;
         let step = Step { kind, events, cursor: self.cursor, at: self.at };
         within("publishing a snapshot", self.sink.publish(&step)).await?;
+        self.metrics.took(step.name(), step.events.len() as u64);
         Ok(true)
     }
 }

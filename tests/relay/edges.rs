@@ -169,6 +169,7 @@ async fn what_fails_later_does_not_hide_why_a_sink_is_lost() {
     register::lose_sinks(&rig.client, pipeline.id, "a test wants it").await.unwrap();
     for problem in [Some("no network"), None] {
         lease.tell(problem, false).await.unwrap();
+        order(&rig, SinkOrder::Retry).await;
         assert_eq!(overview(&rig).await.last_error.as_deref(), Some("a test wants it"));
     }
 }
@@ -298,4 +299,69 @@ async fn a_sink_that_was_dropped_can_append_to_what_it_left() {
     let mut ids: Vec<String> = sink.steps().iter().map(debshrew::relay::Step::id).collect();
     ids.dedup();
     assert_eq!(ids.len(), sink.steps().len(), "{ids:?}");
+}
+
+#[tokio::test]
+async fn what_a_migration_has_left_behind_is_not_published_by_a_look_that_began_before() {
+    let test = database("relay_looked").await;
+    let tables = "create table t (id integer primary key, x text); create table u (id integer primary key)";
+    let mut rig = Rig::up(&test, "looked_sink", tables).await;
+    let sink = Memory::default();
+    commit(&mut rig, 0, 0, &put(0, "0")).await;
+    let running = relay(&rig, "events", first(), &sink).start();
+    until("block 0 is published", async || sink.steps().len() == 1).await;
+    let other = test.connect().await;
+    // As a migration does; the stream waits for it, in the middle of a look.
+    other.batch_execute("begin; lock table looked_sink.t in access exclusive mode").await.unwrap();
+    let waits =
+        "select exists (select from pg_locks where not granted and relation = 'looked_sink.t'::regclass)";
+    until("it looks", async || rig.client.query_one(waits, &[]).await.unwrap().get(0)).await;
+    commit(&mut rig, 1, 0, r#"+u {"id": 1}"#).await;
+    register::lose_sinks(&other, pipeline_id(&rig).await, "a test wants it").await.unwrap();
+    other.batch_execute("commit").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    running.stop().await;
+    assert_eq!(sink.told(), ["apply 0: c t(0, 0)"]);
+}
+
+#[tokio::test]
+async fn a_sink_with_nothing_to_do_reads_no_journals() {
+    let test = database("relay_idle").await;
+    let mut rig = Rig::up(&test, "idle_sink", TABLE).await;
+    let sink = Memory::default();
+    let mut run = relay(&rig, "events", first(), &sink);
+    run.relay.settings.confirmations = 1;
+    for height in 0..3 {
+        commit(&mut rig, height, 0, &put(height, "0")).await;
+    }
+    let running = run.start();
+    until("it is there", async || sink.steps().len() == 2).await;
+    // Each look at the journals is a transaction that is rolled back.
+    let looks = async || -> i64 {
+        let sql = "select xact_rollback from pg_stat_database where datname = current_database()";
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        rig.client.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    let before = looks().await;
+    let more = looks().await - before;
+    assert!(more <= 1, "{more} looks");
+    rig.roll_back(0).await.unwrap();
+    until("it goes on", async || sink.steps().len() == 3).await;
+    running.stop().await;
+    assert_eq!(sink.told()[2..], ["retract 1: d t(1, 0)"]);
+}
+
+#[tokio::test]
+async fn parts_of_a_snapshot_are_counted() {
+    let test = database("relay_counted").await;
+    let mut rig = Rig::up(&test, "counted_sink", TABLE).await;
+    commit(&mut rig, 0, 0, &put(0, "0")).await;
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let sink = Memory::default();
+    let run = metrics::with_local_recorder(&recorder, || relay(&rig, "events", Beginning::Snapshot, &sink));
+    run.catch_up().await.unwrap();
+    let text = recorder.handle().render();
+    let line =
+        text.lines().find(|line| line.contains("sink_steps_total") && line.contains(r#"step="snapshot""#));
+    assert!(line.is_some_and(|line| line.ends_with(" 1")), "{text}");
 }

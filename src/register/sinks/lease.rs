@@ -89,9 +89,9 @@ impl SinkLease {
     /// The sink as it is now; an error if another process has taken it over, or it was dropped or begun again.
     pub async fn record(&self) -> Result<SinkRecord, RegisterError> {
         let sql = format!(
-            "-- register::sinks::record\nselect {} from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
-             where s.sink_id = $1 and c.epoch = $2",
-            SinkRecord::COLUMNS
+            "-- register::sinks::record\nselect {} from {} where s.sink_id = $1 and c.epoch = $2",
+            SinkRecord::COLUMNS,
+            SinkRecord::TABLES
         );
         let row = self.client.query_opt(&sql, &[&self.sink, &self.epoch]).await;
         match row.map_err(DbError::statement("read the sink's cursor"))? {
@@ -305,9 +305,9 @@ pub async fn sink_record(
     name: &str,
 ) -> Result<Option<SinkRecord>, RegisterError> {
     let sql = format!(
-        "-- register::sinks::sink_record\nselect {} from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
-         where s.pipeline_id = $1 and s.name = $2",
-        SinkRecord::COLUMNS
+        "-- register::sinks::sink_record\nselect {} from {} where s.pipeline_id = $1 and s.name = $2",
+        SinkRecord::COLUMNS,
+        SinkRecord::TABLES
     );
     let row = client.query_opt(&sql, &[&pipeline, &name]).await;
     row.map_err(DbError::statement("look up the sink"))?.map(|row| SinkRecord::read(&row)).transpose()

@@ -76,6 +76,13 @@ impl Stage {
     }
 }
 
+/// Where the pipeline stands, as streams see it: as long as this is the same, nothing follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    checkpoint: Option<BlockRef>,
+    reorg: i64,
+}
+
 /// A sink's row.
 #[derive(Clone, Debug)]
 pub struct SinkRecord {
@@ -93,10 +100,16 @@ pub struct SinkRecord {
     pub reserved: Option<Height>,
     /// It is to begin again with a snapshot, whatever the configuration says.
     pub resync: bool,
+    pub standing: Standing,
 }
 
 impl SinkRecord {
-    const COLUMNS: &str = "s.sink_id, s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
+    const COLUMNS: &str = "s.sink_id, s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published, \
+        k.height as at_height, k.hash as at_hash, \
+        (select coalesce(max(r.reorg_id), 0) from debshrew.reorg r where r.pipeline_id = s.pipeline_id) as at_reorg";
+
+    const TABLES: &str = "debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
+        join debshrew.checkpoint k on k.pipeline_id = s.pipeline_id";
 
     fn read(row: &Row) -> Result<SinkRecord, RegisterError> {
         Ok(SinkRecord {
@@ -113,6 +126,10 @@ impl SinkRecord {
             reserved: height(row.get("reserved"))?,
             published: row.get("published"),
             resync: row.get("resync"),
+            standing: Standing {
+                checkpoint: block(row, "at_height", "at_hash")?,
+                reorg: row.get("at_reorg"),
+            },
         })
     }
 }
