@@ -7,6 +7,7 @@ create table debshrew.sink (
   kind text not null,
   max_lag interval not null,
   on_lag text not null,
+  confirmations integer not null default 0,
   stage text not null default 'new',
   holds_from integer,
   paused boolean not null default false,
@@ -52,6 +53,7 @@ create table debshrew.retracted (
 
 comment on table debshrew.sink is 'One row per sink of a pipeline that a process has ever run.';
 comment on column debshrew.sink.max_lag is 'A sink that is behind for longer is lost, or holds the pipeline up.';
+comment on column debshrew.sink.confirmations is 'So many blocks below the checkpoint it stays on purpose.';
 comment on column debshrew.sink.stage is
   '`new`: nothing is kept for it; `snapshot`: it is sent all rows as they were at its cursor; `streaming`; `lost`: it must begin again.';
 comment on column debshrew.sink.holds_from is 'Blocks from this height on are journaled for it; null when none are.';

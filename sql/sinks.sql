@@ -27,7 +27,7 @@ select p.name as pipeline,
   join debshrew.sink_cursor u on u.sink_id = s.sink_id
   join debshrew.pipeline p on p.pipeline_id = s.pipeline_id
   join debshrew.checkpoint c on c.pipeline_id = s.pipeline_id
-  left join debshrew.block b on b.pipeline_id = s.pipeline_id and b.height = coalesce(u.height + 1, p.start_height)
+  left join debshrew.block b on b.pipeline_id = s.pipeline_id and b.height = coalesce(u.height + 1, p.start_height)::int8 + s.confirmations
  cross join lateral (
          select exists (
                   select from pg_catalog.pg_locks k
@@ -48,7 +48,7 @@ comment on column debshrew.sinks.state is
 comment on column debshrew.sinks.height is 'The last block published; null before the first.';
 comment on column debshrew.sinks.block_hash is 'Its hash, as Bitcoin shows it.';
 comment on column debshrew.sinks.lag_blocks is 'Committed blocks that are not published, those included that it is to stay behind; null before it begins and when it is lost.';
-comment on column debshrew.sinks.lag_seconds is 'How long ago the next block to be published was committed; 0 when all are.';
+comment on column debshrew.sinks.lag_seconds is 'How long ago the next block could have been published; 0 when none could.';
 comment on column debshrew.sinks.last_error is 'Why it halted, was lost, or what it waits for; null when all is well.';
 comment on column debshrew.sinks.last_error_since is 'Since when.';
 comment on column debshrew.sinks.events is 'How many events it has published.';

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "failpoints")]
 mod crash;
+mod edges;
 mod kept;
 mod random;
 mod replica;

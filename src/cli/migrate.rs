@@ -121,10 +121,8 @@ fn lines(report: &Report) -> Vec<(Said, String)> {
         }
         for sink in &pipeline.lost_sinks {
             let way_out = format!("`debshrew sink resync {name}.{sink}`");
-            say(
-                Said::Warning,
-                format!("{name}: sink `{sink}` must begin again for the same reason: {way_out}"),
-            );
+            let why = &pipeline.lost_since;
+            say(Said::Warning, format!("{name}: sink `{sink}` must begin again ({way_out}), since {why}"));
         }
         for table in &pipeline.gone {
             say(

@@ -220,7 +220,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Gauge,
         Unit::Seconds,
         SINK,
-        "How long ago the next block that the sink is to publish was committed; 0 when there is none; sampled every 5 s.",
+        "How long ago the sink could have published its next block; 0 when there is none; sampled every 5 s.",
     ),
     metric(
         "debshrew_sink_state",

@@ -25,9 +25,9 @@ pub use pipelines::{Registered, find, register};
 pub use readers::{add_reader, readers};
 pub use sinks::{
     Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkOrder,
-    SinkOverview, SinkRecord, SinkSpec, Stage, ahead, detach_late, forget_retracted, is_on_disk, last_reorg,
-    late_blocker, lock_reserved, lose_sinks, order_sink, read_retracted, retracted_block, sink_needs,
-    sink_overview, sink_record, sinks_reach, write_retracted,
+    SinkOverview, SinkRecord, SinkSpec, Stage, Standing, ahead, detach_late, forget_retracted, is_on_disk,
+    is_taken, last_reorg, late_blocker, lock_reserved, lose_sinks, lose_sinks_behind, order_sink,
+    read_retracted, retracted_block, sink_needs, sink_overview, sink_record, sinks_reach, write_retracted,
 };
 pub use sizes::{Size, Sizes, sizes};
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::error::RelayError;
 use super::pattern::Patterns;
@@ -77,26 +78,39 @@ impl Reader {
 
     /// Begins to look at one state of the database, whose tables stay as they are meanwhile.
     pub(super) async fn begin(&mut self) -> Result<(), RelayError> {
-        self.execute("begin isolation level repeatable read, read only").await?;
-        if let Some((_, tables)) = &self.tables {
-            // Before the snapshot: a table that is being converted looks empty to one that is older.
-            let names = tables.of_rows().flat_map(|target| [target.table.sql(), target.journal.clone()]);
-            let names: Vec<String> = names.collect();
-            if !names.is_empty() {
-                let lock = format!("lock table {} in access share mode", names.join(", "));
-                if self.client.batch_execute(&lock).await.is_err() {
-                    // One of them is gone.
-                    self.tables = None;
-                    self.execute("rollback; begin isolation level repeatable read, read only").await?;
+        loop {
+            self.execute("begin isolation level repeatable read, read only").await?;
+            // Before the snapshot: a table that is being rewritten looks empty to one that is older.
+            if self.lock().await? {
+                let stamp = self.stamp().await?;
+                if self.tables.as_ref().is_some_and(|(known, _)| *known == stamp) {
+                    return Ok(());
                 }
+                let tables = schema::tables_in_step(&self.client, &self.pipeline).await?;
+                self.tables = Some((stamp, tables));
             }
+            // Once more, with these tables locked.
+            self.end().await?;
         }
-        let stamp = self.stamp().await?;
-        if self.tables.as_ref().is_none_or(|(known, _)| *known != stamp) {
-            let tables = schema::tables_in_step(&self.client, &self.pipeline).await?;
-            self.tables = Some((stamp, tables));
+    }
+
+    /// Locks the tables as they were at the last look; says whether they are still there.
+    async fn lock(&mut self) -> Result<bool, RelayError> {
+        let Some((_, tables)) = &self.tables else { return Ok(true) };
+        let names = tables.of_rows().flat_map(|target| [target.table.sql(), target.journal.clone()]);
+        let names: Vec<String> = names.collect();
+        if names.is_empty() {
+            return Ok(true);
         }
-        Ok(())
+        let lock = format!("lock table {} in access share mode", names.join(", "));
+        match self.client.batch_execute(&lock).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_gone(&error) => {
+                self.tables = None;
+                Ok(false)
+            }
+            Err(error) => Err(DbError::statement("lock the tables that are read")(error).into()),
+        }
     }
 
     /// Waits until what was read outlives a crash of PostgreSQL.
@@ -225,6 +239,11 @@ impl Reader {
             .await
             .map_err(DbError::statement("look at one state of the database"))?)
     }
+}
+
+/// Whether a table that a statement named is not there.
+fn is_gone(error: &tokio_postgres::Error) -> bool {
+    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
 }
 
 /// Refuses if images above the cursor may be gone.

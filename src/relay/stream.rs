@@ -16,7 +16,9 @@ use super::step::{Step, StepKind};
 use crate::block::{BlockRef, Height};
 use crate::config::Beginning;
 use crate::failure::crash_point;
-use crate::register::{Attach, Attached, Cursor, LoggedBlock, LoggedReorg, SinkLease, SinkRecord, Stage};
+use crate::register::{
+    Attach, Attached, Cursor, LoggedBlock, LoggedReorg, SinkLease, SinkRecord, Stage, Standing,
+};
 use crate::undo::Event;
 
 /// How often it is looked for something new when nobody wakes it.
@@ -48,6 +50,8 @@ pub(super) struct Stream<'a> {
     sink: Box<dyn Sink>,
     reader: Reader,
     record: SinkRecord,
+    /// Where the pipeline stood when there was nothing to do.
+    idle_at: Option<Standing>,
     /// Steps that were taken since the last flush, how many events they had, and since when.
     pending: usize,
     pending_events: u64,
@@ -64,8 +68,17 @@ impl<'a> Stream<'a> {
         let reader = Reader::new(&relay.db, lease.pipeline().clone(), wanted).await?;
         let mut sink = (relay.make)()?;
         let position = within("opening the sink", sink.open()).await?;
-        let mut stream =
-            Stream { relay, lease, sink, reader, record, pending: 0, pending_events: 0, pending_since: None };
+        let mut stream = Stream {
+            relay,
+            lease,
+            sink,
+            reader,
+            record,
+            idle_at: None,
+            pending: 0,
+            pending_events: 0,
+            pending_since: None,
+        };
         stream.take_position(position).await?;
         Ok(stream)
     }
@@ -83,6 +96,11 @@ impl<'a> Stream<'a> {
             block.map_or("before the first block".to_owned(), |at| format!("block {at}"))
         };
         match (stage, at) {
+            (Stage::New, Some(at)) if self.record.resync => {
+                // An earlier sink of this name left it, which may have begun more often than this one.
+                self.record.cursor.generation = at.generation.saturating_add(1);
+                Ok(self.lease.outlive(at.generation).await?)
+            }
             (Stage::New, Some(at)) => Err(RelayError::Occupied { at: name(at.block) }),
             (Stage::Streaming, Some(at)) if at != cursor => {
                 let is_known = at.generation == cursor.generation;
@@ -116,14 +134,16 @@ impl<'a> Stream<'a> {
             wake.mark_unchanged();
             let looked = Instant::now();
             let record = self.lease.record().await?;
-            if record.paused || record.halted || record.stage == Stage::Lost {
+            if is_told(&record) {
                 return Ok(Ended::Told);
             }
             let finishing = until.finish.is_cancelled();
             let is_done = match self.record.stage {
+                _ if self.idle_at == Some(record.standing) => true,
                 Stage::Streaming => self.turn(&until.stop).await?,
                 _ => self.begin().await?,
             };
+            self.idle_at = is_done.then_some(record.standing);
             if breaker.succeeded() > 0 || record.problem.is_some() {
                 self.lease.tell(None, false).await?;
                 tracing::info!("publishing again");
@@ -170,9 +190,16 @@ impl<'a> Stream<'a> {
         }
         self.record = self.lease.record().await?;
         if self.record.stage == Stage::Snapshot {
-            Snapshot { lease: self.lease, reader: &mut self.reader, sink: &mut *self.sink, again }
-                .publish(self.record.cursor.generation)
-                .await?;
+            let snapshot = Snapshot {
+                lease: self.lease,
+                reader: &mut self.reader,
+                sink: &mut *self.sink,
+                metrics: &self.relay.metrics,
+                again,
+            };
+            if !snapshot.publish(self.record.cursor.generation).await? {
+                return Ok(false);
+            }
             self.record = self.lease.record().await?;
         }
         let height = self.record.cursor.block.map(|block| block.height.get());
@@ -183,7 +210,12 @@ impl<'a> Stream<'a> {
     /// Publishes what is next. Returns whether that was everything.
     async fn turn(&mut self, stop: &CancellationToken) -> Result<bool, RelayError> {
         let cursor = self.record.cursor;
-        match self.reader.next(cursor, self.relay.settings.confirmations).await? {
+        let next = self.reader.next(cursor, self.relay.settings.confirmations).await?;
+        if !matches!(next, (Next::Nothing, _)) && is_told(&self.lease.record().await?) {
+            // A migration may have ended in between, and left no way from what was published to what was read.
+            return Ok(false);
+        }
+        match next {
             (Next::Nothing, _) => Ok(true),
             (Next::Blocks(blocks), written_to) => {
                 self.reader.on_disk(&written_to).await?;
@@ -283,4 +315,9 @@ impl<'a> Stream<'a> {
         (self.pending, self.pending_events) = (0, 0);
         Ok(reorg == self.record.cursor.reorg)
     }
+}
+
+/// Whether somebody said that it is not to go on.
+fn is_told(record: &SinkRecord) -> bool {
+    record.paused || record.halted || record.stage == Stage::Lost
 }

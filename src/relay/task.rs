@@ -104,11 +104,14 @@ impl Relay {
         let Some(pipeline) = register::find(&**client, &self.pipeline).await? else {
             return Err(RegisterError::NotSetUp(self.pipeline.clone()).into());
         };
-        // Without the lock, which others may want.
-        if let Some(record) = register::sink_record(&**client, pipeline.id, &self.name).await?
-            && let Some(idle) = why_idle(&record, tries.is_first)
-        {
-            return Ok(idle);
+        // Without the lock, which others may want, and without a session for it, if others have it.
+        if let Some(record) = register::sink_record(&**client, pipeline.id, &self.name).await? {
+            if let Some(idle) = why_idle(&record, tries.is_first) {
+                return Ok(idle);
+            }
+            if register::is_taken(&client, &record).await? {
+                return Ok(Session::Idle);
+            }
         }
         drop(client);
         let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec()).await? else {
@@ -140,6 +143,7 @@ impl Relay {
             name: self.name.clone(),
             kind: self.settings.to.kind(),
             max_lag: self.settings.max_lag,
+            confirmations: self.settings.confirmations,
             blocks: self.settings.on_lag == config::OnLag::Block,
         }
     }

@@ -24,6 +24,10 @@ pub(super) struct Steps {
     pub done: Vec<String>,
     /// Blocks committed before this migration can no longer be rolled back, and why.
     pub cut: Vec<String>,
+    /// Tables whose journals went with what they held.
+    pub dropped: Vec<String>,
+    /// Tables that have other names now.
+    pub renamed: Vec<String>,
 }
 
 /// Makes the schema of the pipeline's journals, with its state and the state's journal.
@@ -245,6 +249,8 @@ impl<'a> Work<'a> {
                 .await?;
             if tables.refused().contains_key(name) || self.is_there(name).await? {
                 self.steps.cut.push(format!("table `{name}` is there, but is not replicated any more"));
+            } else {
+                self.steps.dropped.push(name.clone());
             }
         }
         Ok(())
@@ -293,6 +299,7 @@ impl<'a> Work<'a> {
         for (index, (from, to)) in renamed.iter().enumerate() {
             let sql = format!("alter table {} rename to {}", self.sql(&between(index)), quote(to));
             self.run(&sql, &format!("renamed the journal of `{from}` to `{to}`")).await?;
+            self.steps.renamed.push((*from).to_owned());
         }
         Ok(())
     }

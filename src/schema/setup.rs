@@ -52,8 +52,9 @@ pub struct PipelineReport {
     pub journals: Vec<String>,
     /// Why blocks committed before can no longer be rolled back.
     pub cut: Vec<String>,
-    /// Sinks that must begin again for these reasons.
+    /// Sinks that must begin again, and why.
     pub lost_sinks: Vec<String>,
+    pub lost_since: String,
     /// Tables that had a journal and were gone before, so that no migration has dropped them.
     pub gone: Vec<String>,
     /// Tables that cannot be replicated, with the reason.
@@ -152,8 +153,7 @@ async fn migrate_pipeline(
     let after = Witness::look(transaction, &wanted.schema).await?;
     let texts = || ran.iter().filter_map(Migration::sql);
     let counted = !texts().any(|sql| sql.contains("track_counts") || may_convert(sql));
-    let deeds = after.since(&before, counted && before.is_counting && after.is_counting);
-    let mut deeds = deeds;
+    let mut deeds = after.since(&before, counted && before.is_counting && after.is_counting);
     if texts().any(|sql| sql.to_lowercase().contains("truncate")) {
         // Of a partition it leaves the others' rows; it is seen as another place for no rows.
         deeds.written.extend(deeds.rewritten.iter().cloned());
@@ -163,7 +163,7 @@ async fn migrate_pipeline(
     let rewritten = if texts().any(may_convert) { deeds.rewritten } else { Vec::new() };
     let seen = journal::Seen { written: deeds.written, converted: rewritten, constraints };
     let steps = journal::bring_in_step(transaction, &registered, &tables, &own, &seen).await?;
-    let lost_sinks = lose_sinks(transaction, &registered, &steps.cut).await?;
+    let (lost_sinks, lost_since) = lose_sinks(transaction, &registered, &steps).await?;
     // One that was made anew is told of as such.
     gone.retain(|name| {
         !tables.refused().contains_key(name) && tables.all().iter().all(|one| one.table.name != *name)
@@ -193,6 +193,7 @@ async fn migrate_pipeline(
         journals: steps.done,
         cut: steps.cut,
         lost_sinks,
+        lost_since,
         gone,
         refused: tables.refused().clone(),
         notes: creators.iter().map(note).collect(),
@@ -201,15 +202,24 @@ async fn migrate_pipeline(
     })
 }
 
-/// Gives up the pipeline's sinks if journals were emptied, for these reasons.
+/// Gives up the pipeline's sinks if journals were emptied, or tables renamed, which consumers know by their names; and if
+/// tables were dropped, those that have not published all of them.
 async fn lose_sinks(
     transaction: &Transaction<'_>,
     pipeline: &Registered,
-    cut: &[String],
-) -> Result<Vec<String>, SchemaError> {
-    let Some(why) = cut.first() else { return Ok(Vec::new()) };
+    steps: &journal::Steps,
+) -> Result<(Vec<String>, String), SchemaError> {
+    let renamed = steps.renamed.first().map(|table| format!("table `{table}` was renamed"));
+    let dropped = steps.dropped.first().map(|table| format!("table `{table}` was dropped"));
+    let all = steps.cut.first().cloned().or(renamed);
+    let only_behind = all.is_none();
+    let Some(why) = all.or(dropped) else { return Ok(Default::default()) };
     let reason = format!("a migration left no way from what was published to what is there, since {why}");
-    Ok(register::lose_sinks(transaction, pipeline.id, &reason).await?)
+    let lost = match only_behind {
+        true => register::lose_sinks_behind(transaction, pipeline.id, &reason).await?,
+        false => register::lose_sinks(transaction, pipeline.id, &reason).await?,
+    };
+    Ok((lost, why))
 }
 
 /// Makes a schema, unless it exists and belongs to somebody who is trusted.

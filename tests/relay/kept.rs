@@ -19,21 +19,21 @@ use debshrew::cluster::Stop;
 
 const TABLE: &str = "create table t (id integer primary key, x text)";
 
-fn put(id: u32, x: &str) -> String {
+pub fn put(id: u32, x: &str) -> String {
     format!(r#"+t {{"id": {id}, "x": "{x}"}}"#)
 }
 
-async fn overview(rig: &Rig) -> SinkOverview {
+pub async fn overview(rig: &Rig) -> SinkOverview {
     register::sink_overview(&rig.client).await.unwrap().remove(0)
 }
 
-async fn order(rig: &Rig, order: SinkOrder) {
+pub async fn order(rig: &Rig, order: SinkOrder) {
     let mut client = rig.db.dedicated().await.unwrap();
     assert!(register::order_sink(&mut client, &overview(rig).await, order).await.unwrap());
 }
 
 /// What a consumer has that has replayed everything.
-async fn assert_replayed(rig: &Rig, sink: &Memory) {
+pub async fn assert_replayed(rig: &Rig, sink: &Memory) {
     let mut replica = Replica::default();
     replica.replay(&sink.steps()).unwrap();
     assert_eq!(replica.rows(), rig.contents().await);
@@ -299,20 +299,20 @@ async fn a_rollback_deeper_than_its_sinks_keeps_what_they_published_only() {
 
 impl Run {
     /// Runs beside the test.
-    fn start(&self) -> Running {
+    pub fn start(&self) -> Running {
         let until = super::sink::endless();
         let (relay, stop) = (self.relay.clone(), until.stop.clone());
         Running { task: tokio::spawn(async move { relay.run(&until).await }), stop }
     }
 }
 
-struct Running {
+pub struct Running {
     task: tokio::task::JoinHandle<Result<(), debshrew::relay::RelayError>>,
     stop: tokio_util::sync::CancellationToken,
 }
 
 impl Running {
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }

@@ -23,6 +23,8 @@ pub struct Memory {
     pub refuses: Arc<AtomicBool>,
     /// The next call fails.
     pub fails: Arc<AtomicBool>,
+    /// How long a step takes.
+    pub pause: Duration,
 }
 
 impl Memory {
@@ -74,6 +76,7 @@ impl Sink for Open {
     fn publish<'a>(&'a mut self, step: &'a Step) -> BoxFuture<'a, Result<(), SinkError>> {
         async move {
             fails(&self.memory)?;
+            tokio::time::sleep(self.memory.pause).await;
             self.taken.push(step.clone());
             if !self.memory.keeps_position {
                 self.memory.steps.lock().unwrap().append(&mut self.taken);

@@ -58,6 +58,7 @@ impl SinkLease {
         if !Lock::Sink(sink).try_take(&client).await? {
             return Ok(None);
         }
+        configure(&client, sink, spec).await?;
         let row = client
             .query_one(
                 "-- register::sinks::try_take\n\
@@ -88,9 +89,9 @@ impl SinkLease {
     /// The sink as it is now; an error if another process has taken it over, or it was dropped or begun again.
     pub async fn record(&self) -> Result<SinkRecord, RegisterError> {
         let sql = format!(
-            "-- register::sinks::record\nselect {} from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
-             where s.sink_id = $1 and c.epoch = $2",
-            SinkRecord::COLUMNS
+            "-- register::sinks::record\nselect {} from {} where s.sink_id = $1 and c.epoch = $2",
+            SinkRecord::COLUMNS,
+            SinkRecord::TABLES
         );
         let row = self.client.query_opt(&sql, &[&self.sink, &self.epoch]).await;
         match row.map_err(DbError::statement("read the sink's cursor"))? {
@@ -109,6 +110,11 @@ impl SinkLease {
 
     async fn attach_in_transaction(&self, to: Attach) -> Result<Attached, RegisterError> {
         let failed = || DbError::statement("begin the sink's stream");
+        if let Attach::From(first) = to
+            && self.waits_for(first).await?
+        {
+            return Ok(Attached::NotYet);
+        }
         // The writer's next move waits, and then sees that the sink is there (`debshrew.advance`).
         let row = self
             .client
@@ -153,6 +159,24 @@ impl SinkLease {
             (_, Stage::New) => Ok(Attached::NotYet),
             _ => Ok(Attached::At(cursor)),
         }
+    }
+
+    /// Whether it is declared already that the stream begins with this block, and the pipeline has not come there: then there
+    /// is nothing to write, and no reason to keep the writer waiting.
+    async fn waits_for(&self, first: Height) -> Result<bool, RegisterError> {
+        let row = self
+            .client
+            .query_one(
+                "-- register::sinks::waits_for\n\
+                 select exists (select from debshrew.sink s join debshrew.checkpoint c using (pipeline_id) \
+                   join debshrew.sink_cursor u using (sink_id) \
+                   where s.sink_id = $1 and u.epoch = $2 and s.stage = 'new' and s.holds_from = $3 \
+                     and coalesce(c.height, $4) < $3 - 1)",
+                &[&self.sink, &self.epoch, &first.to_sql(), &(self.pipeline.start_height.to_sql() - 1)],
+            )
+            .await
+            .map_err(DbError::statement("see whether the sink's stream can begin"))?;
+        Ok(row.get(0))
     }
 
     /// The block before `first`, if the journals hold all from there on.
@@ -223,18 +247,24 @@ impl SinkLease {
         row.map(|row| row.get(0)).ok_or_else(|| self.fenced())
     }
 
-    /// The snapshot is published.
+    /// The snapshot is published; an error if the sink was lost meanwhile.
     pub async fn snapshot_done(&self) -> Result<(), RegisterError> {
-        self.set("stage = 'streaming'", "end the sink's snapshot").await
+        self.set("stage = 'streaming'", "s.stage = 'snapshot'", "end the sink's snapshot").await
     }
 
     /// The sink is lost: what it needs is not there any more.
     pub async fn lose(&self, problem: &str) -> Result<(), RegisterError> {
-        self.set("stage = 'lost', holds_from = null", "give the sink up").await?;
-        self.tell(Some(problem), false).await
+        self.tell(Some(problem), false).await?;
+        self.set("stage = 'lost', holds_from = null", "true", "give the sink up").await
     }
 
-    /// Says what it waits for, or why it halted; nothing when all is well.
+    /// Begins the stream more often than whoever came so far.
+    pub async fn outlive(&self, generation: i32) -> Result<(), RegisterError> {
+        let next = format!("generation = {}", generation.saturating_add(1));
+        self.set(&next, "true", "begin the sink's stream again").await
+    }
+
+    /// Says what it waits for, or why it halted; nothing when all is well. Why it is lost stays.
     pub async fn tell(&self, problem: Option<&str>, halted: bool) -> Result<(), RegisterError> {
         let problem = problem.map(super::super::activity::storable);
         self.client
@@ -242,7 +272,8 @@ impl SinkLease {
                 "-- register::sinks::tell\n\
                  update debshrew.sink s set problem = $3, halted = $4, \
                         problem_since = case when $3::text is null then null else coalesce(s.problem_since, now()) end \
-                  where s.sink_id = $1 and exists (select from debshrew.sink_cursor c where c.sink_id = $1 and c.epoch = $2)",
+                  where s.sink_id = $1 and s.stage <> 'lost' \
+                    and exists (select from debshrew.sink_cursor c where c.sink_id = $1 and c.epoch = $2)",
                 &[&self.sink, &self.epoch, &problem, &halted],
             )
             .await
@@ -250,9 +281,9 @@ impl SinkLease {
         Ok(())
     }
 
-    async fn set(&self, what: &str, doing: &str) -> Result<(), RegisterError> {
+    async fn set(&self, what: &str, condition: &str, doing: &str) -> Result<(), RegisterError> {
         let sql = format!(
-            "-- register::sinks::set\nupdate debshrew.sink s set {what} where s.sink_id = $1 \
+            "-- register::sinks::set\nupdate debshrew.sink s set {what} where s.sink_id = $1 and {condition} \
              and exists (select from debshrew.sink_cursor c where c.sink_id = $1 and c.epoch = $2)"
         );
         let done = self.client.execute(&sql, &[&self.sink, &self.epoch]).await;
@@ -274,30 +305,46 @@ pub async fn sink_record(
     name: &str,
 ) -> Result<Option<SinkRecord>, RegisterError> {
     let sql = format!(
-        "-- register::sinks::sink_record\nselect {} from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
-         where s.pipeline_id = $1 and s.name = $2",
-        SinkRecord::COLUMNS
+        "-- register::sinks::sink_record\nselect {} from {} where s.pipeline_id = $1 and s.name = $2",
+        SinkRecord::COLUMNS,
+        SinkRecord::TABLES
     );
     let row = client.query_opt(&sql, &[&pipeline, &name]).await;
     row.map_err(DbError::statement("look up the sink"))?.map(|row| SinkRecord::read(&row)).transpose()
 }
 
-/// The sink's row, made if there is none; what others must know of it is as configured from now on.
+/// Whether a session has the right to move the sink's cursor.
+pub async fn is_taken(client: &Client, sink: &SinkRecord) -> Result<bool, RegisterError> {
+    Ok(Lock::Sink(sink.id).holder(client).await?.is_some())
+}
+
+/// The sink's row, made if there is none. Those who only wait for the lock write nothing.
 async fn register(client: &Client, pipeline: &Registered, spec: &SinkSpec) -> Result<i32, RegisterError> {
     let failed = || DbError::statement(format!("register sink `{}`", spec.name));
-    let seconds = spec.max_lag.as_secs_f64();
-    let on_lag = if spec.blocks { "block" } else { "detach" };
-    let row = client
-        .query_one(
-            "-- register::sinks::register\n\
-             insert into debshrew.sink as s (pipeline_id, name, kind, max_lag, on_lag) \
-             values ($1, $2, $3, make_interval(secs => $4), $5) \
-             on conflict (pipeline_id, name) do update set max_lag = excluded.max_lag, on_lag = excluded.on_lag \
-             returning s.sink_id, s.kind",
-            &[&pipeline.id, &spec.name, &spec.kind, &seconds, &on_lag],
-        )
-        .await
-        .map_err(failed())?;
+    let find = async || {
+        let sql = "-- register::sinks::register\n\
+                   select s.sink_id, s.kind from debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
+                    where s.pipeline_id = $1 and s.name = $2";
+        client.query_opt(sql, &[&pipeline.id, &spec.name]).await
+    };
+    let mut found = find().await.map_err(failed())?;
+    if found.is_none() {
+        // Both at once, so that nobody sees one without the other; somebody else may have been first.
+        client
+            .execute(
+                "-- register::sinks::register\n\
+                 with made as ( \
+                   insert into debshrew.sink (pipeline_id, name, kind, max_lag, on_lag) \
+                   values ($1, $2, $3, interval '0', 'detach') on conflict do nothing returning sink_id \
+                 ) \
+                 insert into debshrew.sink_cursor (sink_id) select sink_id from made",
+                &[&pipeline.id, &spec.name, &spec.kind],
+            )
+            .await
+            .map_err(failed())?;
+        found = find().await.map_err(failed())?;
+    }
+    let row = found.ok_or(RegisterError::Damaged("a sink has no cursor"))?;
     let kind: &str = row.get("kind");
     if kind != spec.kind {
         return Err(RegisterError::SinkKind {
@@ -306,16 +353,23 @@ async fn register(client: &Client, pipeline: &Registered, spec: &SinkSpec) -> Re
             is: spec.kind,
         });
     }
-    let id = row.get("sink_id");
+    Ok(row.get("sink_id"))
+}
+
+/// What others must know of the sink is as configured from now on.
+async fn configure(client: &Client, sink: i32, spec: &SinkSpec) -> Result<(), RegisterError> {
+    let seconds = spec.max_lag.as_secs_f64();
+    let on_lag = if spec.blocks { "block" } else { "detach" };
+    let confirmations = i32::try_from(spec.confirmations).unwrap_or(i32::MAX);
     client
         .execute(
-            "-- register::sinks::register\n\
-             insert into debshrew.sink_cursor (sink_id) values ($1) on conflict do nothing",
-            &[&id],
+            "-- register::sinks::configure\n\
+             update debshrew.sink set max_lag = make_interval(secs => $2), on_lag = $3, confirmations = $4 where sink_id = $1",
+            &[&sink, &seconds, &on_lag, &confirmations],
         )
         .await
-        .map_err(failed())?;
-    Ok(id)
+        .map_err(DbError::statement(format!("register sink `{}`", spec.name)))?;
+    Ok(())
 }
 
 async fn execute(client: &Client, sql: &str) -> Result<(), RegisterError> {

@@ -13,8 +13,10 @@ use tokio_postgres::Row;
 use super::{RegisterError, height};
 use crate::block::{BlockHash, BlockRef, Height};
 
-pub use lease::{Attach, Attached, SinkLease, sink_record};
-pub use needs::{SinkNeeds, detach_late, late_blocker, lose_sinks, sink_needs, sinks_reach};
+pub use lease::{Attach, Attached, SinkLease, is_taken, sink_record};
+pub use needs::{
+    SinkNeeds, detach_late, late_blocker, lose_sinks, lose_sinks_behind, sink_needs, sinks_reach,
+};
 pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
     Retracted, forget_retracted, lock_reserved, read_retracted, retracted_block, write_retracted,
@@ -38,6 +40,8 @@ pub struct SinkSpec {
     pub name: String,
     pub kind: &'static str,
     pub max_lag: Duration,
+    /// So many blocks below the last committed one it stays on purpose.
+    pub confirmations: u32,
     /// The pipeline waits for it, once it is behind for longer; otherwise it is lost.
     pub blocks: bool,
 }
@@ -72,9 +76,17 @@ impl Stage {
     }
 }
 
+/// Where the pipeline stands, as streams see it: as long as this is the same, nothing follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    checkpoint: Option<BlockRef>,
+    reorg: i64,
+}
+
 /// A sink's row.
 #[derive(Clone, Debug)]
 pub struct SinkRecord {
+    id: i32,
     pub stage: Stage,
     /// Somebody said so.
     pub paused: bool,
@@ -88,13 +100,20 @@ pub struct SinkRecord {
     pub reserved: Option<Height>,
     /// It is to begin again with a snapshot, whatever the configuration says.
     pub resync: bool,
+    pub standing: Standing,
 }
 
 impl SinkRecord {
-    const COLUMNS: &str = "s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published";
+    const COLUMNS: &str = "s.sink_id, s.stage, s.paused, s.halted, s.problem, s.resync, s.generation, c.height, c.hash, c.reorg_id, c.reserved, c.published, \
+        k.height as at_height, k.hash as at_hash, \
+        (select coalesce(max(r.reorg_id), 0) from debshrew.reorg r where r.pipeline_id = s.pipeline_id) as at_reorg";
+
+    const TABLES: &str = "debshrew.sink s join debshrew.sink_cursor c using (sink_id) \
+        join debshrew.checkpoint k on k.pipeline_id = s.pipeline_id";
 
     fn read(row: &Row) -> Result<SinkRecord, RegisterError> {
         Ok(SinkRecord {
+            id: row.get("sink_id"),
             stage: Stage::read(row.get("stage"))?,
             paused: row.get("paused"),
             halted: row.get("halted"),
@@ -107,6 +126,10 @@ impl SinkRecord {
             reserved: height(row.get("reserved"))?,
             published: row.get("published"),
             resync: row.get("resync"),
+            standing: Standing {
+                checkpoint: block(row, "at_height", "at_hash")?,
+                reorg: row.get("at_reorg"),
+            },
         })
     }
 }

@@ -41,8 +41,8 @@ pub async fn sinks_reach(client: &Client, pipeline: i32) -> Result<Option<Option
     Ok(row.get::<_, Option<i32>>(0).map(Height::from_sql))
 }
 
-/// Gives up the sinks that have been behind for longer than they may, and says which. The next block that such a sink is to
-/// publish was committed so long ago.
+/// Gives up the sinks that have been behind for longer than they may, and says which. Such a sink might have published its
+/// next block so long ago.
 pub async fn detach_late(client: &Client, pipeline: i32) -> Result<Vec<String>, RegisterError> {
     let sql = format!(
         "-- register::sinks::detach_late\n\
@@ -61,12 +61,33 @@ pub async fn lose_sinks(
     pipeline: i32,
     reason: &str,
 ) -> Result<Vec<String>, RegisterError> {
+    lose(client, pipeline, reason, false).await
+}
+
+/// The same of those alone that have not published everything that is committed.
+pub async fn lose_sinks_behind(
+    client: &impl GenericClient,
+    pipeline: i32,
+    reason: &str,
+) -> Result<Vec<String>, RegisterError> {
+    lose(client, pipeline, reason, true).await
+}
+
+async fn lose(
+    client: &impl GenericClient,
+    pipeline: i32,
+    reason: &str,
+    only_behind: bool,
+) -> Result<Vec<String>, RegisterError> {
     let rows = client
         .query(
             "-- register::sinks::lose_sinks\n\
-             update debshrew.sink set stage = 'lost', holds_from = null, problem = $2, problem_since = now() \
-              where pipeline_id = $1 and stage in ('snapshot', 'streaming') returning name",
-            &[&pipeline, &reason],
+             update debshrew.sink s set stage = 'lost', holds_from = null, problem = $2, problem_since = now() \
+               from debshrew.sink_cursor u, debshrew.checkpoint c \
+              where s.pipeline_id = $1 and s.stage in ('snapshot', 'streaming') and u.sink_id = s.sink_id \
+                and c.pipeline_id = s.pipeline_id and (not $3 or c.hash is distinct from u.hash or s.stage = 'snapshot') \
+              returning s.name",
+            &[&pipeline, &reason, &only_behind],
         )
         .await
         .map_err(DbError::statement("give sinks up"))?;
@@ -84,9 +105,9 @@ pub async fn late_blocker(client: &Client, pipeline: i32) -> Result<Option<Strin
     Ok(row.map(|row| row.get("name")))
 }
 
-/// Sinks whose next block was committed too long ago.
+/// Sinks that might have published their next block too long ago: since that which confirms it was committed.
 const LATE: &str = "\
   select s.sink_id from debshrew.sink s join debshrew.sink_cursor c on c.sink_id = s.sink_id \
     join debshrew.pipeline p on p.pipeline_id = s.pipeline_id \
-    join debshrew.block b on b.pipeline_id = s.pipeline_id and b.height = coalesce(c.height + 1, p.start_height) \
+    join debshrew.block b on b.pipeline_id = s.pipeline_id and b.height = coalesce(c.height + 1, p.start_height)::int8 + s.confirmations \
    where s.pipeline_id = $1 and s.stage in ('snapshot', 'streaming') and b.committed_at < now() - s.max_lag";

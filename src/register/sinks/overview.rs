@@ -93,7 +93,8 @@ pub async fn order_sink(
         SinkOrder::Pause => "update debshrew.sink set paused = true where sink_id = $1",
         SinkOrder::Resume => "update debshrew.sink set paused = false where sink_id = $1",
         SinkOrder::Retry => {
-            "update debshrew.sink set halted = false, problem = null, problem_since = null where sink_id = $1"
+            "update debshrew.sink set halted = false, problem = null, problem_since = null \
+             where sink_id = $1 and stage <> 'lost'"
         }
         SinkOrder::Resync => return begin_again(client, sink.id, true).await.map(|()| true),
         SinkOrder::Reset => return begin_again(client, sink.id, false).await.map(|()| true),

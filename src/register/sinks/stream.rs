@@ -102,11 +102,17 @@ pub async fn last_reorg(client: &impl GenericClient, pipeline: i32) -> Result<i6
     Ok(row.get(0))
 }
 
-/// Whether PostgreSQL's log is on disk up to there.
+/// Whether PostgreSQL's log is on disk up to there. Where it ends with a page, the place to write to next lies behind the
+/// header of a page that is not there yet, and nothing in front of that is missing.
+/// Source: PostgreSQL, `xlog_internal.h`: a page's header has 24 bytes, and 40 where a segment begins.
 pub async fn is_on_disk(client: &impl GenericClient, written_to: &str) -> Result<bool, RegisterError> {
     let row = client
         .query_one(
-            "-- register::sinks::is_on_disk\nselect pg_current_wal_flush_lsn() >= $1::text::pg_lsn",
+            "-- register::sinks::is_on_disk\n\
+             select pg_current_wal_flush_lsn() - '0/0' >= place - case \
+                      when mod(place, current_setting('wal_block_size')::numeric) = 24 then 24 \
+                      when mod(place, pg_size_bytes(current_setting('wal_segment_size'))) = 40 then 40 else 0 end \
+               from (select $1::text::pg_lsn - '0/0' as place) at",
             &[&written_to],
         )
         .await
