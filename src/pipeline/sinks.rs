@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio_postgres::Client;
+
 use super::PipelineError;
 use crate::block::Height;
 use crate::commit::{Block, Journaling};
@@ -14,10 +16,14 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Sooner, while the pipeline waits for one.
 const INTERVAL_BLOCKED: Duration = Duration::from_secs(1);
 
+/// So long after the first look no sink is given up: while no process ran, none could publish anything.
+const GRACE: Duration = Duration::from_secs(60);
+
 /// The sinks of a pipeline, as its writer sees them. A sink that begins between two looks is seen by the database, which
 /// refuses a block that it needs the journal of; so the writer looks before its first block.
 #[derive(Default)]
 pub(super) struct Sinks {
+    begun: Option<Instant>,
     looked: Option<Instant>,
     journaled_from: Option<Height>,
     /// The sink that is waited for.
@@ -32,12 +38,8 @@ impl Sinks {
             let client = db.client().await?;
             let needs = register::sink_needs(&**client, pipeline).await?;
             if needs.journaled_from.is_some() || self.journaled_from.is_some() {
-                for sink in register::detach_late(&client, pipeline).await? {
-                    tracing::error!(
-                        sink,
-                        hint = "`debshrew sink resync` begins its stream again",
-                        "a sink is lost: it was behind for longer than `max_lag`"
-                    );
+                if self.begun.get_or_insert_with(Instant::now).elapsed() >= GRACE {
+                    give_up(&client, pipeline).await?;
                 }
                 register::forget_retracted(&client, pipeline).await?;
                 self.blocked_by = register::late_blocker(&client, pipeline).await?;
@@ -54,4 +56,15 @@ impl Sinks {
             block.journaling = Journaling::Kept;
         }
     }
+}
+
+async fn give_up(client: &Client, pipeline: i32) -> Result<(), PipelineError> {
+    for sink in register::detach_late(client, pipeline).await? {
+        tracing::error!(
+            sink,
+            hint = "`debshrew sink resync` begins its stream again",
+            "a sink is lost: it was behind for longer than `max_lag`"
+        );
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use debshrew::undo::Event;
 use super::kept::{assert_replayed, order, overview, put};
 use super::sink::{Memory, relay};
 use super::{commit, first};
-use crate::support::{Rig, database, own_server, until};
+use crate::support::{COUNTER, Rig, Scene, database, own_server, quick, until};
 
 const TABLE: &str = "create table t (id integer primary key, x text)";
 
@@ -315,8 +315,8 @@ async fn what_a_migration_has_left_behind_is_not_published_by_a_look_that_began_
     other.batch_execute("begin; lock table looked_sink.t in access exclusive mode").await.unwrap();
     let waits =
         "select exists (select from pg_locks where not granted and relation = 'looked_sink.t'::regclass)";
-    until("it looks", async || rig.client.query_one(waits, &[]).await.unwrap().get(0)).await;
     commit(&mut rig, 1, 0, r#"+u {"id": 1}"#).await;
+    until("it looks", async || rig.client.query_one(waits, &[]).await.unwrap().get(0)).await;
     register::lose_sinks(&other, pipeline_id(&rig).await, "a test wants it").await.unwrap();
     other.batch_execute("commit").await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_000)).await;
@@ -364,4 +364,25 @@ async fn parts_of_a_snapshot_are_counted() {
     let line =
         text.lines().find(|line| line.contains("sink_steps_total") && line.contains(r#"step="snapshot""#));
     assert!(line.is_some_and(|line| line.ends_with(" 1")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_is_not_late_because_no_process_ran() {
+    let mut scene = Scene::new("relay_rested", COUNTER, quick(20)).await;
+    let folder = tempfile::tempdir().unwrap();
+    scene.toml.push_str(&format!(
+        "[pipelines.counter.sinks.events]\nkind = \"file\"\nfrom = 0\nmax_lag = \"1s\"\npath = \"{}\"\n",
+        folder.path().display()
+    ));
+    scene.succeed(&["migrate"]).await;
+    scene.succeed(&["run", "--once"]).await;
+    // What is committed is not published any more before the process ends.
+    scene.succeed(&["sink", "pause", "events"]).await;
+    scene.mine(3).await;
+    scene.succeed(&["run", "--once"]).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    scene.succeed(&["sink", "resume", "events"]).await;
+    scene.succeed(&["run", "--once"]).await;
+    let sink = register::sink_overview(&scene.client).await.unwrap().remove(0);
+    assert_eq!((sink.state.as_str(), sink.lag_blocks), ("stopped", Some(0)));
 }
