@@ -19,6 +19,11 @@ use crate::undo::{self, Event, Range};
 const MAX_BYTES: usize = 64 << 20;
 const MAX_CHANGES: u64 = 250_000;
 
+/// Of a session's first look, since each further look may take so many times as much: what is derived for a sink that cannot be
+/// reached is derived again with every try.
+const FIRST_CHANGES: u64 = 2_000;
+const GROWTH: u64 = 8;
+
 /// How often it is looked whether PostgreSQL's log is on disk.
 const DISK_POLL: Duration = Duration::from_millis(10);
 
@@ -39,11 +44,13 @@ pub(super) struct Reader {
     pipeline: Registered,
     wanted: Patterns,
     tables: Option<(String, Tables)>,
+    /// At most so many changes of blocks are looked at next.
+    limit: u64,
 }
 
 impl Reader {
     pub(super) async fn new(db: &Db, pipeline: Registered, wanted: Patterns) -> Result<Reader, RelayError> {
-        Ok(Reader { client: db.dedicated().await?, pipeline, wanted, tables: None })
+        Ok(Reader { client: db.dedicated().await?, pipeline, wanted, tables: None, limit: FIRST_CHANGES })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -71,6 +78,7 @@ impl Reader {
             self.next_in_transaction(cursor, confirmations).await
         }
         .await;
+        self.limit = (self.limit * GROWTH).min(MAX_CHANGES);
         // Whatever went wrong, nothing was written.
         self.execute("rollback").await?;
         next
@@ -160,13 +168,14 @@ impl Reader {
         }
         refuse_lost(checkpoint, cursor)?;
         let highest = checkpoint.block.and_then(|block| block.height.get().checked_sub(confirmations));
-        let blocks = picked(blocks, highest.and_then(Height::new))?;
+        let blocks = picked(blocks, highest.and_then(Height::new), self.limit)?;
         let (Some(tables), Some(last)) = (self.tables(), blocks.last()) else {
             return Ok((Next::Nothing, written_to));
         };
         let range = Range {
             above: cursor.block.map_or(-1, |block| block.height.to_sql()),
             to: last.block.height,
+            is_last: Some(last.block) == checkpoint.block,
             max_bytes: MAX_BYTES,
         };
         let mut derived = undo::derive(&self.client, tables, |table| self.wants(table), range).await?;
@@ -259,12 +268,16 @@ fn refuse_lost(checkpoint: Checkpoint, cursor: Cursor) -> Result<(), RelayError>
 }
 
 /// As many blocks as are read at once, up to a height.
-fn picked(blocks: Vec<LoggedBlock>, highest: Option<Height>) -> Result<Vec<LoggedBlock>, RelayError> {
+fn picked(
+    blocks: Vec<LoggedBlock>,
+    highest: Option<Height>,
+    limit: u64,
+) -> Result<Vec<LoggedBlock>, RelayError> {
     let mut changes = 0;
     let mut picked = Vec::new();
     for block in blocks {
         changes += block.changes;
-        if Some(block.block.height) > highest || (changes > MAX_CHANGES && !picked.is_empty()) {
+        if Some(block.block.height) > highest || (changes > limit && !picked.is_empty()) {
             break;
         }
         if !block.journaled {

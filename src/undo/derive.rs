@@ -23,6 +23,8 @@ pub struct Range {
     pub above: i32,
     /// Up to this one.
     pub to: Height,
+    /// Nothing is committed above that.
+    pub is_last: bool,
     /// About so many bytes; blocks beyond are left out, but for the first one that has events.
     pub max_bytes: usize,
 }
@@ -61,7 +63,7 @@ async fn of_table(
     gathered: &mut Gathered,
 ) -> Result<(), DbError> {
     let failed = || DbError::statement(format!("read the journal of `{}`", target.table.name));
-    let sql = images(target, gathered.range.above, gathered.to);
+    let sql = images(target, gathered.range, gathered.to);
     let mut rows = pin!(client.simple_query_raw(&sql).await.map_err(failed())?);
     let slots = target.table.stored().map(|column| target.slots[column.position()]).collect();
     let mut fold = Fold::new(Arc::new(EventTable::new(target)), slots);
@@ -79,9 +81,9 @@ fn damaged(target: &Target) -> DbError {
     DbError::Catalog(format!("the journal of `{}` cannot be read", target.table.name))
 }
 
-/// All images above a height of rows that a block up to `to` changed, and those rows as they are: `place` numbers the
-/// rows, and each row's images go from the latest back, the row itself first.
-fn images(target: &Target, above: i32, to: Height) -> String {
+/// All images above a height of rows that a block up to `to` changed, and those rows as they are: each row's images go from
+/// the latest back, the row itself first, and `place` numbers them from 1 on.
+fn images(target: &Target, range: Range, to: Height) -> String {
     let columns: Vec<_> = target.table.stored().collect();
     let names = join(columns.iter().map(|column| target.name(*column)));
     let table = &target.table;
@@ -89,24 +91,30 @@ fn images(target: &Target, above: i32, to: Height) -> String {
         join(columns.iter().map(|column| {
             format!("t.{0}::{1} as {0}", target.name(*column), table.column(*column).type_sql)
         }));
-    let key = sorted_key(target);
+    let key_names = target.key_names();
     let lookup = target.lookup(|place| format!("k.{}", target.name(table.key[place])));
+    let touched = match range.is_last {
+        true => "touched as materialized (select * from held)".to_owned(),
+        false => format!(
+            "low as materialized (select distinct {key_names} from held where undo_height <= {to}), \
+             touched as materialized (select * from held h where exists (select from low l where {}))",
+            target.same_keys("l", "h")
+        ),
+    };
+    // One sort serves both.
+    let order = "undo_height desc nulls first, undo_existed";
+    let key = sorted_key(target);
     format!(
         "-- undo::derive\n\
-         with held as (\n{held}\n), touched as materialized (\n  \
-           select * from (select *, min(undo_height) over (partition by {key}) as undo_lowest from held) h \
-            where undo_lowest <= {to}\n\
-         ), rows as (\n  \
+         with held as (\n{held}\n), {touched}, rows as (\n  \
            select undo_height, undo_existed, undo_held, {names} from touched\n  \
            union all\n  \
            select null, true, null, {now} from (select distinct {key_names} from touched) k join {sql} t on {lookup}\n\
          )\n\
-         select dense_rank() over (order by {key}) as place, undo_height, undo_existed, undo_held, {names} from rows \
-          order by {key}, undo_height desc nulls first, undo_existed",
-        held = all_images(target, above),
-        key_names = target.key_names(),
+         select row_number() over (partition by {key} order by {order}) as place, undo_height, undo_existed, undo_held, {names} \
+           from rows order by {key}, {order}",
+        held = all_images(target, range.above),
         sql = table.sql(),
-        to = to.get(),
     )
 }
 
@@ -142,8 +150,8 @@ fn sorted_key(target: &Target) -> String {
 
 /// A row of the query: an image, or the row as it is.
 struct Image {
-    /// Which of the table's rows.
-    place: i64,
+    /// The first of its row's.
+    is_first: bool,
     /// `None` for the row as it is.
     height: Option<i32>,
     existed: bool,
@@ -159,7 +167,7 @@ impl Image {
             Some(text) => Some(hex::decode(text.strip_prefix("\\x")?).ok()?),
         };
         Some(Image {
-            place: row.get(0)?.parse().ok()?,
+            is_first: row.get(0)? == "1",
             height: row.get(1).map(str::parse).transpose().ok()?,
             existed: row.get(2)? == "t",
             held,
@@ -173,7 +181,6 @@ struct Fold {
     table: Arc<EventTable>,
     /// Each column's bit in `held`.
     slots: Vec<u16>,
-    place: i64,
     /// What the row was before the images that were seen.
     row: Option<Row>,
     /// What one block made of it, as far as its images were seen.
@@ -182,13 +189,13 @@ struct Fold {
 
 impl Fold {
     fn new(table: Arc<EventTable>, slots: Vec<u16>) -> Fold {
-        Fold { table, slots, place: 0, row: None, block: None }
+        Fold { table, slots, row: None, block: None }
     }
 
     fn take(&mut self, image: Image, found: &mut impl FnMut(i32, Found)) {
-        if image.place != self.place {
+        if image.is_first {
             self.end(found);
-            (self.place, self.row) = (image.place, None);
+            self.row = None;
         }
         let Some(height) = image.height else {
             self.row = Some(image.values);

@@ -42,7 +42,7 @@ pub(super) async fn keep(
     let mut next = to.map_or(pipeline.start_height, |to| to.height.next());
     while next <= last {
         let above = next.to_sql() - 1;
-        let range = Range { above, to: last, max_bytes: MAX_BYTES };
+        let range = Range { above, to: last, is_last: last == from.height, max_bytes: MAX_BYTES };
         let mut derived = derive(client, tables, |_| true, range).await?;
         let end = derived.to.unwrap_or(last);
         while next <= end {

@@ -247,18 +247,25 @@ async fn a_range_of_blocks_gives_the_same_in_small_portions() {
     let tables = Arc::new(tables_in_step(&client, &pipeline).await.unwrap());
     let to = Height::new(39).unwrap();
     let whole =
-        derive(&client, &tables, |_| true, Range { above: -1, to, max_bytes: usize::MAX }).await.unwrap();
+        derive(&client, &tables, |_| true, Range { above: -1, to, is_last: true, max_bytes: usize::MAX })
+            .await
+            .unwrap();
     assert_eq!(whole.blocks.len(), 40);
-    for max_bytes in [1, 2_000, 10_000] {
+    for (blocks, max_bytes) in [(40, 1), (40, 2_000), (40, 10_000), (7, usize::MAX), (3, 2_000), (1, 1)] {
         let (mut above, mut portions, mut all) = (-1, 0, Vec::new());
         while above < 39 {
-            let derived = derive(&client, &tables, |_| true, Range { above, to, max_bytes }).await.unwrap();
+            let to = Height::from_sql((above + blocks).min(39)).unwrap();
+            let range = Range { above, to, is_last: to.get() == 39, max_bytes };
+            let derived = derive(&client, &tables, |_| true, range).await.unwrap();
             above = derived.to.unwrap().to_sql();
             all.extend(derived.blocks);
             portions += 1;
         }
         assert!(portions > 2, "{portions} portions");
-        assert!(all == whole.blocks.clone().into_iter().collect::<Vec<_>>(), "at {max_bytes} bytes");
+        assert!(
+            all == whole.blocks.clone().into_iter().collect::<Vec<_>>(),
+            "{blocks} blocks, {max_bytes} bytes"
+        );
     }
 }
 
