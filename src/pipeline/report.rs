@@ -64,21 +64,13 @@ impl Reporter {
     }
 
     /// It goes on; there may be something to say of the source all the same.
-    pub(super) async fn running(
-        &self,
-        notice: Option<String>,
-        source_tip: Option<Height>,
-    ) {
+    pub(super) async fn running(&self, notice: Option<String>, source_tip: Option<Height>) {
         let mut said = self.0.said.lock().await;
         self.run(&mut said, notice, source_tip).await
     }
 
     /// The same, where nothing better is known than that it was not waiting.
-    pub(super) async fn at_work(
-        &self,
-        notice: Option<String>,
-        source_tip: Height,
-    ) {
+    pub(super) async fn at_work(&self, notice: Option<String>, source_tip: Height) {
         let mut said = self.0.said.lock().await;
         if said.waiting_since.is_some() {
             return;
@@ -100,12 +92,7 @@ impl Reporter {
     }
 
     /// Something must change outside; the height is the block's that the reason is about.
-    pub(super) async fn waiting(
-        &self,
-        reason: String,
-        height: Option<Height>,
-        source_tip: Option<Height>,
-    ) {
+    pub(super) async fn waiting(&self, reason: String, height: Option<Height>, source_tip: Option<Height>) {
         let mut said = self.0.said.lock().await;
         self.wait(&mut said, reason, height, source_tip).await
     }
@@ -136,12 +123,7 @@ impl Reporter {
         }
     }
 
-    async fn run(
-        &self,
-        said: &mut Said,
-        notice: Option<String>,
-        source_tip: Option<Height>,
-    ) {
+    async fn run(&self, said: &mut Said, notice: Option<String>, source_tip: Option<Height>) {
         if let Some(since) = said.waiting_since.take() {
             tracing::info!(waited_ms = millis(since.elapsed()), "going on");
         }

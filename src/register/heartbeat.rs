@@ -95,7 +95,12 @@ pub(super) struct Heartbeat {
 
 impl Heartbeat {
     /// Of the session that has just taken the lock, under this epoch.
-    pub(super) async fn begin(db: &Db, session: &Client, of: Of, epoch: i64) -> Result<Heartbeat, RegisterError> {
+    pub(super) async fn begin(
+        db: &Db,
+        session: &Client,
+        of: Of,
+        epoch: i64,
+    ) -> Result<Heartbeat, RegisterError> {
         let (table, key) = (of.table(), of.key());
         let sql = format!(
             "-- register::heartbeat::begin\n\
@@ -118,7 +123,11 @@ impl Heartbeat {
     }
 
     /// Waits until the lock is held no longer, if that ever happens, and says why.
-    pub(super) fn lost(&self, of: String, taken_over: RegisterError) -> impl Future<Output = RegisterError> + Send + use<> {
+    pub(super) fn lost(
+        &self,
+        of: String,
+        taken_over: RegisterError,
+    ) -> impl Future<Output = RegisterError> + Send + use<> {
         let mut lost = self.lost.clone();
         async move {
             if let Ok(reason) = lost.wait_for(Option::is_some).await
@@ -217,7 +226,8 @@ impl Silence {
         let row = client.query_opt(&sql, &[&of.id(), &holder.pid]).await;
         let row = row.map_err(DbError::statement("look for the heartbeat of who holds the lock"))?;
         let silent = row.filter(|row| row.get::<_, f64>("age") > SILENT_SECONDS);
-        let Some((beat, age)) = silent.map(|row| (row.get::<_, String>("beat"), row.get::<_, f64>("age"))) else {
+        let Some((beat, age)) = silent.map(|row| (row.get::<_, String>("beat"), row.get::<_, f64>("age")))
+        else {
             self.seen = None;
             return Ok(());
         };

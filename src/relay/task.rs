@@ -118,7 +118,9 @@ impl Relay {
             return Ok(idle);
         }
         drop(client);
-        let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec(), &mut tries.silence).await? else {
+        let Some((lease, record)) =
+            SinkLease::try_take(&self.db, &pipeline, &self.spec(), &mut tries.silence).await?
+        else {
             return Ok(Session::Idle);
         };
         if let Some(idle) = why_idle(&record, tries.is_first) {

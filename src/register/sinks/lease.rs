@@ -73,14 +73,8 @@ impl SinkLease {
             .map_err(DbError::statement("become the one to move the sink's cursor"))?;
         let epoch = row.get(0);
         let heartbeat = Heartbeat::begin(db, &client, Of::Sink(sink), epoch).await?;
-        let lease = SinkLease {
-            client,
-            pipeline: pipeline.clone(),
-            sink,
-            name: spec.name.clone(),
-            epoch,
-            heartbeat,
-        };
+        let lease =
+            SinkLease { client, pipeline: pipeline.clone(), sink, name: spec.name.clone(), epoch, heartbeat };
         let record = lease.record().await?;
         Ok(Some((lease, record)))
     }
