@@ -119,6 +119,7 @@ pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
         SqlState::CRASH_SHUTDOWN,
         SqlState::CANNOT_CONNECT_NOW,
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        SqlState::IDLE_SESSION_TIMEOUT,
         SqlState::READ_ONLY_SQL_TRANSACTION,
         SqlState::IN_FAILED_SQL_TRANSACTION,
     ];

@@ -6,23 +6,28 @@ use crate::support::{
     COUNTER, Proxy, Pruner, Rig, Scene, connect_as, database, own_server, put, quick, until,
 };
 
-/// Each so short that everything we do takes longer now and then.
-const LIMITS: [&str; 4] =
-    ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout"];
+/// Each so short that something of ours takes longer, and the first statement of a session does not.
+const LIMITS: [(&str, &str); 4] = [
+    ("statement_timeout", "50ms"),
+    ("lock_timeout", "50ms"),
+    ("idle_in_transaction_session_timeout", "50ms"),
+    ("idle_session_timeout", "1s"),
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_s_time_limits_end_nothing_of_ours() {
     let test = database("steady_limits").await;
     let admin = test.connect().await;
-    for limit in LIMITS {
-        let sql = format!("alter database debshrew_test_steady_limits set {limit} = '50ms'");
+    for (limit, value) in LIMITS {
+        let sql = format!("alter database debshrew_test_steady_limits set {limit} = '{value}'");
         admin.batch_execute(&sql).await.unwrap();
     }
     let mut rig = Rig::up(&test, "limited", "create table t (id integer primary key, x text)").await;
+    // The test's own session.
+    rig.client.batch_execute("set idle_session_timeout = 0; set statement_timeout = 0").await.unwrap();
     let slow = "create function slow() returns trigger language plpgsql as \
                   'begin perform pg_sleep(0.3); return null; end'; \
-                create trigger slow after insert on debshrew_limited.t for each statement execute function slow(); \
-                create trigger slow after delete on debshrew_limited.t for each statement execute function slow()";
+                create trigger slow after insert or delete on debshrew_limited.t for each statement execute function slow()";
     for height in 0..100 {
         rig.commit(height, vec![put("t", &format!(r#"{{"id": {height}, "x": "a"}}"#))]).await;
     }
@@ -55,8 +60,8 @@ async fn under_a_database_s_time_limits_everything_is_published_and_followed() {
         "[pipelines.counter.sinks.events]\nkind = \"file\"\nfrom = 0\npath = \"{}\"\n",
         folder.path().display()
     ));
-    for limit in LIMITS {
-        let sql = format!("alter database debshrew_test_steady_limited set {limit} = '20ms'");
+    for (limit, value) in LIMITS {
+        let sql = format!("alter database debshrew_test_steady_limited set {limit} = '{value}'");
         scene.client.batch_execute(&sql).await.unwrap();
     }
     scene.succeed(&["migrate"]).await;
@@ -83,8 +88,8 @@ async fn every_session_looks_whether_its_client_is_there() {
                      where name = any ($1) or name = 'client_connection_check_interval' order by name";
     for client in [db.dedicated().await.unwrap(), deadpool_postgres::Object::take(db.client().await.unwrap())]
     {
-        let limits: Vec<&str> = LIMITS.to_vec();
-        let rows = client.query(settings, &[&limits]).await.unwrap();
+        let limits = LIMITS.map(|(limit, _)| limit);
+        let rows = client.query(settings, &[&&limits[..]]).await.unwrap();
         let set: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let zero = |name: &str| (name.to_owned(), "0".to_owned());
         assert_eq!(

@@ -1,8 +1,10 @@
 //! Whoever holds a lock and is gone, or stands still, is replaced within 15 s; at once if it ends in order.
 
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use debshrew::simulate::Options;
 use tokio::process::Child;
 
 use crate::support::{COUNTER, Proxy, Rig, Scene, own_server, put, quick, until};
@@ -28,12 +30,8 @@ async fn taken_over(scene: &Scene) -> Duration {
 }
 
 /// Two processes of a pipeline with a sink, of which the first is the writer and publishes.
-async fn two(scene: &mut Scene, folder: &std::path::Path, first_dsn: Option<&str>) -> [Child; 2] {
-    scene.toml.push_str(&format!(
-        "[pipelines.counter.sinks.events]\nkind = \"file\"\nfrom = 0\npath = \"{}\"\n",
-        folder.display()
-    ));
-    scene.succeed(&["migrate"]).await;
+async fn two(scene: &mut Scene, first_dsn: Option<&str>) -> [Child; 2] {
+    begin(scene).await;
     let mut arguments = vec!["run"];
     arguments.extend(first_dsn.iter().flat_map(|dsn| ["--database-url", dsn]));
     let first = scene.start(&arguments);
@@ -42,6 +40,11 @@ async fn two(scene: &mut Scene, folder: &std::path::Path, first_dsn: Option<&str
     let second = scene.start(&["run"]);
     scene.logged("standing by", 1).await;
     [first, second]
+}
+
+async fn begin(scene: &mut Scene) {
+    scene.toml.push_str("[pipelines.counter.sinks.events]\nkind = \"console\"\nfrom = 0\n");
+    scene.succeed(&["migrate"]).await;
 }
 
 /// Waits until the sink has everything.
@@ -58,8 +61,7 @@ async fn published(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_writer_is_replaced_and_fenced_when_it_comes_back() {
     let mut scene = Scene::new("steady_stopped", COUNTER, quick(20)).await;
-    let folder = tempfile::tempdir().unwrap();
-    let [mut first, _second] = two(&mut scene, folder.path(), None).await;
+    let [mut first, _second] = two(&mut scene, None).await;
     signal(&first, "-STOP");
     let since = Instant::now();
     let took = taken_over(&scene).await;
@@ -80,9 +82,8 @@ async fn a_writer_whose_packets_are_swallowed_is_replaced() {
     let (_cluster, test) = own_server(&[]).await;
     let proxy = Proxy::start(&test).await;
     let mut scene = Scene::over(test, COUNTER, quick(20)).await;
-    let folder = tempfile::tempdir().unwrap();
     let dsn = proxy.database.dsn.clone();
-    let [mut first, _second] = two(&mut scene, folder.path(), Some(&dsn)).await;
+    let [mut first, _second] = two(&mut scene, Some(&dsn)).await;
     proxy.swallow(true);
     let since = Instant::now();
     let took = taken_over(&scene).await;
@@ -103,8 +104,7 @@ async fn a_writer_whose_packets_are_swallowed_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_ends_is_replaced_at_once() {
     let mut scene = Scene::new("steady_ended", COUNTER, quick(20)).await;
-    let folder = tempfile::tempdir().unwrap();
-    let [first, second] = two(&mut scene, folder.path(), None).await;
+    let [first, second] = two(&mut scene, None).await;
     signal(&first, "-KILL");
     let killed = taken_over(&scene).await;
     let _third = scene.start(&["run"]);
@@ -131,4 +131,59 @@ async fn a_writer_that_is_idle_is_not_ended() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     rig.commit(1, vec![put("t", r#"{"id": 1}"#)]).await;
+}
+
+/// In a network namespace of `scripts/take-over.sh`, whose link is cut.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a network namespace: scripts/take-over.sh"]
+async fn a_host_that_vanishes_from_the_network_is_replaced() {
+    let [namespace, host] = ["DEBSHREW_TEST_NAMESPACE", "DEBSHREW_TEST_NAMESPACE_HOST"]
+        .map(|name| std::env::var(name).expect("scripts/take-over.sh sets it"));
+    let rules = tempfile::Builder::new().prefix("pg_hba").tempfile().unwrap();
+    std::fs::write(rules.path(), "local all all scram-sha-256\nhost all all 10.231.0.0/16 scram-sha-256\n")
+        .unwrap();
+    std::fs::set_permissions(rules.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let settings = [("listen_addresses", host.clone()), ("hba_file", rules.path().display().to_string())];
+    let settings = settings.map(|(name, value)| (name, &*value.leak())).to_vec().leak();
+    let (_cluster, test) = own_server(settings).await;
+    let (before, after) = test.dsn.split_once("host=").unwrap();
+    let (_, after) = after.split_once('&').unwrap();
+    let far = format!("{before}host={host}&{after}");
+    let listen = format!("{host}:0").parse().unwrap();
+    let mut scene = Scene::over(test, COUNTER, Options { listen, ..quick(20) }).await;
+    begin(&mut scene).await;
+    // Writes the configuration.
+    drop(scene.start(&["--version"]));
+    let log = std::fs::OpenOptions::new().append(true).open(scene.log()).unwrap();
+    let _first = tokio::process::Command::new("ip")
+        .args(["netns", "exec", &namespace, env!("CARGO_BIN_EXE_debshrew"), "run", "--database-url", &far])
+        .current_dir(scene.log().parent().unwrap())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    scene.caught_up().await;
+    published(&scene).await;
+    let _second = scene.start(&["run"]);
+    scene.logged("standing by", 1).await;
+    let link = |state: &str| Command::new("ip").args(["link", "set", &namespace, state]).status().unwrap();
+    assert!(link("down").success());
+    let since = Instant::now();
+    let took = taken_over(&scene).await;
+    published(&scene).await;
+    println!("host vanished: rows after {took:?}, the sink after {:?}", since.elapsed());
+    assert!(took < SOON, "{took:?}");
+    let sql = "select count(*) from pg_stat_activity where host(client_addr) like '10.231.%'";
+    until("its sessions are gone", async || {
+        scene.client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+    })
+    .await;
+    println!("its last session ended after {:?}", since.elapsed());
+    assert!(link("up").success());
+    scene.logged("standing by", 2).await;
+    println!("it stands by after {:?}", since.elapsed());
+    scene.mine(3).await;
+    scene.caught_up().await;
+    scene.follows().await;
 }
