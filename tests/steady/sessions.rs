@@ -17,14 +17,14 @@ const LIMITS: [(&str, &str); 4] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_s_time_limits_end_nothing_of_ours() {
     let test = database("steady_limits").await;
+    let mut rig = Rig::up(&test, "limited", "create table t (id integer primary key, x text)").await;
     let admin = test.connect().await;
     for (limit, value) in LIMITS {
         let sql = format!("alter database debshrew_test_steady_limits set {limit} = '{value}'");
         admin.batch_execute(&sql).await.unwrap();
     }
-    let mut rig = Rig::up(&test, "limited", "create table t (id integer primary key, x text)").await;
-    // The test's own session.
-    rig.client.batch_execute("set idle_session_timeout = 0; set statement_timeout = 0").await.unwrap();
+    rig.stop().await;
+    rig.db = connect_as(&test.dsn);
     let slow = "create function slow() returns trigger language plpgsql as \
                   'begin perform pg_sleep(0.3); return null; end'; \
                 create trigger slow after insert or delete on debshrew_limited.t for each statement execute function slow()";
