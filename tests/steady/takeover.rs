@@ -112,7 +112,9 @@ async fn a_process_that_ends_is_replaced_at_once() {
     signal(&second, "-TERM");
     let ended = taken_over(&scene).await;
     println!("kill -9: {killed:?}; SIGTERM: {ended:?}");
-    assert!(killed < Duration::from_secs(4) && ended < Duration::from_secs(4), "{killed:?} {ended:?}");
+    // Sooner than any silence is noticed, on a machine that is busy as well.
+    let at_once = Duration::from_secs(9);
+    assert!(killed < at_once && ended < at_once, "{killed:?} {ended:?}");
     scene.follows().await;
     published(&scene).await;
 }
