@@ -1,12 +1,13 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build transforms demo test test-kafka test-flink bench lint otlp deb deny advisories clean
+.PHONY: help setup build transforms demo test test-kafka test-flink take-over bench lint otlp deb deny advisories clean
 
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
 	@echo 'make test        build everything and run every test, on a private PostgreSQL'
 	@echo 'make test-kafka  have librdkafka read what the sink for Kafka writes, where it can be had'
 	@echo 'make test-flink  have Flink compute an aggregate from what the file sink writes, where it can be had'
+	@echo 'make take-over   measure how long it takes to replace a writer whose host vanishes; takes root, Linux and iproute2'
 	@echo 'make bench       measure it against plain PostgreSQL; ARGS=end-to-end for some cases, ARGS=--list names them'
 	@echo 'make build       target/release/debshrew'
 	@echo 'make transforms  transforms/target/wasm32-unknown-unknown/release/{blocks,ledger}.wasm, and the same for'
@@ -42,6 +43,8 @@ test-kafka:
 
 test-flink: setup transforms
 	scripts/flink.sh
+take-over: setup
+	scripts/take-over.sh
 
 bench: setup transforms
 	cargo bench --locked --bench bench -- $(ARGS)

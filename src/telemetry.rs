@@ -4,8 +4,10 @@
 //! characters that a terminal obeys: `printable` escapes them here, for all events. A line has the fields of the spans
 //! that its event is in: which pipeline, and which block.
 
+mod queue;
+
 use std::fmt::{self, Write as _};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -19,6 +21,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use queue::Queue;
 
 #[cfg(feature = "otlp")]
 use crate::otlp::layer as traces;
@@ -42,6 +46,8 @@ pub enum TelemetryError {
     Filter,
     #[error("cannot set up logging")]
     SetUp(#[source] SetGlobalDefaultError),
+    #[error("cannot begin the thread that writes the log")]
+    Thread(#[source] io::Error),
     #[cfg(feature = "otlp")]
     #[error(transparent)]
     Traces(#[from] crate::otlp::OtlpError),
@@ -55,6 +61,9 @@ const SHORT_HASH: usize = 12;
 
 /// How this process logs, once it does.
 static FORMAT: OnceLock<Format> = OnceLock::new();
+
+/// Where what is logged goes, once something is.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Whether `filter` can be read: levels (`info`), targets with levels (`debshrew=debug`), or several of them
 /// separated by commas.
@@ -71,14 +80,36 @@ pub fn init(filter: &str, format: Format) -> Result<(), TelemetryError> {
         Format::Text if std::io::stderr().is_terminal() => Look::Terminal(Paint::of_stderr()),
         Format::Text => Look::Text,
     };
-    tracing::subscriber::set_global_default(subscriber(read(filter)?, look, || terminal::Stderr))
+    let queue = Queue::start(terminal::Stderr, move |dropped| dropped_line(look, dropped));
+    let queue = QUEUE.get_or_init({
+        let queue = queue.map_err(TelemetryError::Thread)?;
+        || queue
+    });
+    tracing::subscriber::set_global_default(subscriber(read(filter)?, look, || queue.clone()))
         .map_err(TelemetryError::SetUp)?;
     FORMAT.get_or_init(|| format);
     Ok(())
 }
 
-/// Sends what is left to send. To be called when the process ends.
+/// Writes a text of whole lines where the log goes, behind what was logged.
+pub fn write(text: &str) {
+    match QUEUE.get() {
+        Some(queue) => queue.take(text.as_bytes()),
+        // There is nobody to tell when even this cannot be written.
+        None => drop(io::stderr().lock().write_all(text.as_bytes())),
+    }
+}
+
+/// Waits until what was logged is written, unless nobody takes it.
+pub fn drain() {
+    if let Some(queue) = QUEUE.get() {
+        queue.drain();
+    }
+}
+
+/// Writes and sends what is left. To be called when the process ends.
 pub fn end() {
+    drain();
     #[cfg(feature = "otlp")]
     crate::otlp::end();
 }
@@ -108,6 +139,18 @@ pub fn json_line(
         let _ = write!(line, "{comma}\"{name}\":{}", printable::line(&value.to_string()));
     }
     line + "}\n"
+}
+
+/// Standard error was not read, or not fast enough.
+fn dropped_line(look: Look, dropped: u64) -> String {
+    const TARGET: &str = "debshrew::telemetry";
+    const MESSAGE: &str = "lines of the log were dropped, since standard error took no more";
+    match look {
+        Look::Json => {
+            json_line(Level::WARN, TARGET, [("message", MESSAGE.into()), ("dropped", dropped.into())])
+        }
+        Look::Text | Look::Terminal(_) => format!("{}  WARN {TARGET}: {MESSAGE} dropped={dropped}\n", now()),
+    }
 }
 
 fn subscriber<W>(filter: EnvFilter, look: Look, writer: W) -> impl Subscriber + Send + Sync

@@ -3,12 +3,16 @@
 //! Knows nothing of what the lines say.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use console::{Term, is_dumb, measure_text_width, truncate_str};
 
 /// The lines at the bottom of standard error, once there are some: whoever writes there must write above them.
 static BOTTOM: Mutex<Option<Live>> = Mutex::new(None);
+
+/// Whether there are some: whoever asks does not wait for one who writes.
+static HAS_BOTTOM: AtomicBool = AtomicBool::new(false);
 
 /// Whether text may be in colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,12 +172,13 @@ pub fn open_bottom() -> bool {
     let live = Live::on(Term::buffered_stderr());
     let is_open = live.is_some();
     *bottom() = live;
+    HAS_BOTTOM.store(is_open, Ordering::SeqCst);
     is_open
 }
 
 /// Whether there are lines at the bottom of standard error.
 pub fn has_bottom() -> bool {
-    bottom().is_some()
+    HAS_BOTTOM.load(Ordering::SeqCst)
 }
 
 /// Shows these lines at the bottom of standard error, given its width.
@@ -188,6 +193,7 @@ pub fn show_at_bottom(lines: impl FnOnce(usize) -> Vec<String>) {
 /// Leaves the lines where they are; what is written from now on comes below them.
 pub fn close_bottom() {
     *bottom() = None;
+    HAS_BOTTOM.store(false, Ordering::SeqCst);
 }
 
 /// Standard error, above the lines at its bottom. To be written to in whole lines.

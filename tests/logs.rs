@@ -169,8 +169,8 @@ async fn few_lines_are_said_while_all_is_well() {
 }
 
 /// Fields that are not given to an event.
-const OTHERS: [&str; 8] =
-    ["timestamp", "level", "message", "target", "pipeline", "causes", "hint", "exit_code"];
+const OTHERS: [&str; 9] =
+    ["timestamp", "level", "message", "target", "pipeline", "causes", "hint", "exit_code", "dropped"];
 
 #[test]
 fn the_manual_has_all_fields_of_all_events_and_no_others() {

@@ -42,6 +42,7 @@ mod server;
 mod servers;
 mod simulate;
 mod sinks;
+mod steady;
 mod support;
 mod terminal;
 mod tls;

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::amounts::{grouped, pace, span};
 use crate::observe::{Observer, PipelineSnapshot, Snapshot, State};
 use crate::printable;
+use crate::telemetry;
 use crate::terminal::{self, Paint, Tone};
 
 /// Between two drawings.
@@ -59,6 +60,8 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
+        // What was logged before belongs above them.
+        telemetry::drain();
         self.painter.draw();
         terminal::close_bottom();
     }

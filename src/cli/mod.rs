@@ -137,15 +137,15 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    let done = dispatch(&cli);
-    telemetry::end();
-    match done {
-        Ok(()) => Exit::Success.into(),
+    let exit = match dispatch(&cli) {
+        Ok(()) => Exit::Success,
         Err(error) => {
             output::error(&error, cli.globals.format());
-            error.exit().into()
+            error.exit()
         }
-    }
+    };
+    telemetry::end();
+    exit.into()
 }
 
 /// The whole command line as data, for the manual's test.

@@ -81,8 +81,7 @@ pub fn error(error: &Error, format: Format) {
         Format::Text => report(error, Paint::of_stderr()),
         Format::Json => json_report(error),
     };
-    // There is nobody to tell when even this cannot be written.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    telemetry::write(&text);
 }
 
 /// Answers `--help`, or says what is wrong with a command line; repeats nothing of it that may hold a secret.

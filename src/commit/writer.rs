@@ -254,8 +254,7 @@ impl Stopped {
     }
 }
 
-/// Whatever the role's or the database's settings are: a block's plans are those that stay good, no block is too long,
-/// and no pause between two. (Not every version of PostgreSQL has each of those time limits.)
+/// Whatever the role's or the database's settings are: a block's plans are those that stay good.
 async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), CommitError> {
     // A plan made while a table is small would scan it for ever; compiling plans of this size costs more than
     // running them. Rows of a block stay in memory, where they are kept for several parts of a statement. Triggers
@@ -265,9 +264,7 @@ async fn prepare_session(client: &Client, pipeline: &Registered) -> Result<(), C
         "-- commit::writer::prepare_session\n\
          set enable_seqscan = off; set plan_cache_mode = force_generic_plan; set work_mem = '64MB';\n\
          set default_transaction_isolation = 'read committed'; set row_security = off;\n\
-         set idle_in_transaction_session_timeout = '60s'; set application_name = {};\n\
-         select pg_catalog.set_config(name, '0', false) from pg_catalog.pg_settings \
-          where name in ('statement_timeout', 'transaction_timeout', 'idle_session_timeout');\n\
+         set application_name = {};\n\
          set search_path = {}",
         quote(&format!("debshrew/{}", pipeline.name)),
         quote(&pipeline.schema),

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod lock;
 pub mod migrate;
 pub mod owners;
+mod session;
 mod tls;
 
 use std::sync::Arc;
@@ -118,6 +119,7 @@ pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
         SqlState::CRASH_SHUTDOWN,
         SqlState::CANNOT_CONNECT_NOW,
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+        SqlState::IDLE_SESSION_TIMEOUT,
         SqlState::READ_ONLY_SQL_TRANSACTION,
         SqlState::IN_FAILED_SQL_TRANSACTION,
     ];
@@ -130,10 +132,17 @@ pub fn kind_of(error: &tokio_postgres::Error) -> Kind {
     }
 }
 
+/// They are many more than a process needs: it is the server that says how many there can be.
+const MOST_DEDICATED: usize = 1024;
+
 /// A pool of connections to one database. Cheap to clone.
 #[derive(Clone)]
 pub struct Db {
     pool: Pool,
+    /// Where connections for one owner alone are made.
+    dedicated: Pool,
+    /// The one connection on which heartbeats go, so that none waits behind anything else.
+    beats: Pool,
     target: String,
     /// The schema `debshrew` is there, and belongs to a role that is trusted.
     trusted: Arc<AtomicBool>,
@@ -148,33 +157,51 @@ impl Db {
         let clear_to = plan.clear_to();
         let mut postgres = plan.postgres;
         postgres.connect_timeout(config.connect_timeout);
-        postgres.keepalives_idle(Duration::from_secs(30));
-        postgres.tcp_user_timeout(Duration::from_secs(60));
         if postgres.get_application_name().is_none() {
             postgres.application_name("debshrew");
         }
         let target = config::shown_target(&postgres);
-        let manager = Manager::from_config(
-            postgres,
-            connector,
-            ManagerConfig { recycling_method: RecyclingMethod::Verified },
-        );
-        let pool = Pool::builder(manager)
-            .max_size(config.pool_size)
-            .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(Duration::from_secs(30)))
-            .create_timeout(Some(config.connect_timeout))
-            .recycle_timeout(Some(config.connect_timeout))
-            .post_create(Hook::async_fn(|client, _| Box::pin(pin_session(client))))
-            .build()
-            .map_err(|error| DbError::Tls(error.to_string()))?;
-        Ok(Db { pool, target, trusted: Arc::default(), clear_to })
+        let pool = |size: usize, patience: session::Patience| {
+            let mut postgres = postgres.clone();
+            patience.set(&mut postgres);
+            let manager = Manager::from_config(
+                postgres,
+                connector.clone(),
+                ManagerConfig { recycling_method: RecyclingMethod::Verified },
+            );
+            Pool::builder(manager)
+                .max_size(size)
+                .runtime(Runtime::Tokio1)
+                .wait_timeout(Some(Duration::from_secs(30)))
+                .create_timeout(Some(config.connect_timeout))
+                .recycle_timeout(Some(config.connect_timeout))
+                .post_create(Hook::async_fn(|client, _| Box::pin(session::pin(client))))
+                .build()
+                .map_err(|error| DbError::Tls(error.to_string()))
+        };
+        Ok(Db {
+            pool: pool(config.pool_size, session::Patience::Bounded)?,
+            dedicated: pool(MOST_DEDICATED, session::Patience::WhileAlive)?,
+            beats: pool(1, session::Patience::Bounded)?,
+            target,
+            trusted: Arc::default(),
+            clear_to,
+        })
     }
 
     /// A connection of the pool, which goes back there when it is dropped. Of a database whose schema `debshrew` is
     /// somebody else's there is none: nothing is read there.
     pub async fn client(&self) -> Result<Object, DbError> {
-        let client = self.pool.get().await.map_err(|error| match error {
+        self.get(&self.pool).await
+    }
+
+    /// The connection on which heartbeats go; whoever gets no answer there is to take it out of its pool.
+    pub async fn beats(&self) -> Result<Object, DbError> {
+        self.get(&self.beats).await
+    }
+
+    async fn get(&self, pool: &Pool) -> Result<Object, DbError> {
+        let client = pool.get().await.map_err(|error| match error {
             PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
                 DbError::Connect { target: self.target.clone(), source }
             }
@@ -190,7 +217,7 @@ impl Db {
 
     /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.
     pub async fn dedicated(&self) -> Result<ClientWrapper, DbError> {
-        Ok(Object::take(self.client().await?))
+        Ok(Object::take(self.get(&self.dedicated).await?))
     }
 
     /// The database's name.
@@ -214,17 +241,6 @@ impl Db {
     pub fn password_may_be_seen_on_the_way_to(&self) -> Option<&str> {
         self.clear_to.as_deref()
     }
-}
-
-/// Whatever the role's or the database's settings are: names without a schema are PostgreSQL's own, and what a value's
-/// text means is the same on every connection. Compiling our plans takes longer than running them.
-async fn pin_session(client: &ClientWrapper) -> Result<(), HookError> {
-    let sql = "-- db::pin_session\n\
-        set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; \
-        set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on; \
-        set standard_conforming_strings = on; set transform_null_equals = off; \
-        set search_path = ''; set jit = off";
-    client.batch_execute(sql).await.map_err(HookError::Backend)
 }
 
 /// A name as SQL: in double quotes, with those inside doubled. The one way in which names get into SQL.

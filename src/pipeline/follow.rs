@@ -150,7 +150,7 @@ impl<'a> Follow<'a> {
         if let Some(sink) = self.sinks.look(&self.pipeline.db, self.writer.pipeline().id).await? {
             let reason =
                 format!("sink `{sink}` is behind for longer than its `max_lag` (`on_lag = \"block\"`)");
-            self.reporter.waiting(reason, None, None).await?;
+            self.reporter.waiting(reason, None, None).await;
             wait(self.pipeline.timing.poll_interval, self.stop).await;
             return Ok(None);
         }
@@ -158,7 +158,7 @@ impl<'a> Follow<'a> {
         let Some(opened) = unless_stopped(self.stop, opening).await? else { return Ok(None) };
         let Some(reading) = opened else {
             let reason = "the source has no block yet".to_owned();
-            self.reporter.waiting(reason, None, None).await?;
+            self.reporter.waiting(reason, None, None).await;
             wait(self.pipeline.timing.poll_interval, self.stop).await;
             return Ok(None);
         };
@@ -191,7 +191,7 @@ impl<'a> Follow<'a> {
         match look {
             Look::Ahead(to) => {
                 if let Some(to) = self.enough_have(&reading, to).await? {
-                    self.reporter.at_work(self.pipeline.source.notice(), tip).await?;
+                    self.reporter.at_work(self.pipeline.source.notice(), tip).await;
                     self.catch_up(reading, to).await?;
                 }
             }
@@ -201,8 +201,8 @@ impl<'a> Follow<'a> {
                 self.lacking.over();
                 let wedged = self.standing.wedged(&reading, wedge_timeout);
                 match unless_stopped(self.stop, wedged).await?.flatten() {
-                    Some(reason) => self.reporter.waiting(reason, None, Some(tip)).await?,
-                    None => self.reporter.running(self.pipeline.source.notice(), Some(tip)).await?,
+                    Some(reason) => self.reporter.waiting(reason, None, Some(tip)).await,
+                    None => self.reporter.running(self.pipeline.source.notice(), Some(tip)).await,
                 }
                 if self.goal == Goal::Tip {
                     return Ok(Some(Ended::GoalReached));
@@ -214,7 +214,7 @@ impl<'a> Follow<'a> {
                 if let Some(wedged) = unless_stopped(self.stop, wedged).await? {
                     let behind = || format!("the source is at height {tip}, behind what is committed");
                     let reason = self.pipeline.source.notice().or(wedged).unwrap_or_else(behind);
-                    self.reporter.waiting(reason, None, Some(tip)).await?;
+                    self.reporter.waiting(reason, None, Some(tip)).await;
                     wait(poll_interval, self.stop).await;
                 }
             }
@@ -287,8 +287,8 @@ impl<'a> Follow<'a> {
         match error {
             // Nothing new.
             SourceError::Resting { .. } if self.reporter.is_waiting().await => {}
-            SourceError::Resting { cause, .. } => self.reporter.waiting(cause.clone(), None, None).await?,
-            error => self.reporter.waiting(chain(error), None, None).await?,
+            SourceError::Resting { cause, .. } => self.reporter.waiting(cause.clone(), None, None).await,
+            error => self.reporter.waiting(chain(error), None, None).await,
         }
         wait(pause, self.stop).await;
         Ok(())
@@ -385,7 +385,7 @@ impl<'a> Follow<'a> {
                 self.standing.over();
                 self.lacking.over();
                 self.doubt.over();
-                self.reporter.went_on(tip).await?;
+                self.reporter.went_on(tip).await;
             }
             if self.stop.is_cancelled() {
                 // Of the blocks before one that failed, some may be left to commit.
@@ -395,7 +395,7 @@ impl<'a> Follow<'a> {
                 self.cache.clear();
                 return self.doubt(failure).await;
             }
-            self.writer.prune(&mut self.pruner).await?;
+            self.writer.prune(&mut self.pruner).await;
             if self.sinks.look(&self.pipeline.db, self.writer.pipeline().id).await?.is_some() {
                 self.cache.clear();
                 return Ok(());
@@ -412,7 +412,7 @@ impl<'a> Follow<'a> {
         match self.doubt.weigh(&failure, self.pipeline.settings.patience) {
             Again::Never => Err(failure.error),
             Again::After(pause) => {
-                self.reporter.waiting(reason, Some(failure.at.height), None).await?;
+                self.reporter.waiting(reason, Some(failure.at.height), None).await;
                 wait(pause, self.stop).await;
                 Ok(())
             }

@@ -30,7 +30,7 @@ use crate::config;
 use crate::db::{Db, DbError};
 use crate::failure::{Backoff, Kind, chain};
 use crate::observe::{State, Watched};
-use crate::register::{self, Activity, Held, RegisterError, Report, Role};
+use crate::register::{self, Activity, Held, RegisterError, Report, Role, Silence};
 use crate::reorg::Parting;
 use crate::runtime::{RuntimeError, Transform};
 use crate::schema::SchemaError;
@@ -305,11 +305,16 @@ impl Pipeline {
         self.watched.resumes_at(writer.checkpoint().block);
         let told = self.watched.clone();
         let reporter = Reporter::new(self.db.clone(), writer.pipeline().clone(), *role, told);
-        follow::Follow::new(self, writer, reporter, goal, stop, kept).run().await
+        let lost = writer.lost();
+        tokio::select! {
+            ended = follow::Follow::new(self, writer, reporter, goal, stop, kept).run() => ended,
+            lost = lost => Err(lost.into()),
+        }
     }
 
     async fn take_over(&self, stop: &CancellationToken) -> Result<Option<Writer>, PipelineError> {
         let mut seen: Option<Held> = None;
+        let mut silence = Silence::default();
         let mut shown = None;
         while !stop.is_cancelled() {
             // Given up halfway, the connection ends and the lock with it.
@@ -319,6 +324,7 @@ impl Pipeline {
             }
             if taken.is_some() {
                 let held = register::holder_of(&*self.db.client().await?, &self.name).await?;
+                self.end_silent(&mut silence).await;
                 if held.is_some() && held != seen {
                     let held = held.as_ref().map(Held::explained).unwrap_or_default();
                     tracing::info!(reason = held, "standing by");
@@ -339,6 +345,20 @@ impl Pipeline {
             wait(STANDBY_INTERVAL, stop).await;
         }
         Ok(None)
+    }
+
+    /// Ends the session of a writer that has gone silent, so that the lock is free at the next look.
+    async fn end_silent(&self, silence: &mut Silence) {
+        let ended = async {
+            let client = self.db.client().await?;
+            match register::find(&**client, &self.name).await? {
+                Some(registered) => silence.end_writer(&client, registered.id).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = ended.await {
+            tracing::warn!(reason = chain(&error), "cannot end the session of the writer that is gone");
+        }
     }
 
     /// Best effort: when the database is what failed, the log has it.

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use tokio::sync::Mutex;
 
-use super::millis;
+use super::{millis, unrecorded};
 use crate::block::Height;
 use crate::db::Db;
 use crate::observe::{State, Watched};
@@ -19,7 +20,13 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// And at least that often it is said that nothing has changed, so that whoever watches the database sees it at work.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// Cheap to clone.
+/// What is said holds no block up for longer.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// So long nothing is said after a failure.
+const REST: Duration = Duration::from_secs(10);
+
+/// Cheap to clone. What cannot be said is logged, and stops nothing.
 #[derive(Clone)]
 pub(super) struct Reporter(Arc<Inner>);
 
@@ -47,6 +54,8 @@ struct Said {
     source_tip: Option<Height>,
     at: Option<Instant>,
     waiting_since: Option<Instant>,
+    /// When nothing could be said last.
+    failed_at: Option<Instant>,
 }
 
 impl Reporter {
@@ -55,33 +64,25 @@ impl Reporter {
     }
 
     /// It goes on; there may be something to say of the source all the same.
-    pub(super) async fn running(
-        &self,
-        notice: Option<String>,
-        source_tip: Option<Height>,
-    ) -> Result<(), RegisterError> {
+    pub(super) async fn running(&self, notice: Option<String>, source_tip: Option<Height>) {
         let mut said = self.0.said.lock().await;
         self.run(&mut said, notice, source_tip).await
     }
 
     /// The same, where nothing better is known than that it was not waiting.
-    pub(super) async fn at_work(
-        &self,
-        notice: Option<String>,
-        source_tip: Height,
-    ) -> Result<(), RegisterError> {
+    pub(super) async fn at_work(&self, notice: Option<String>, source_tip: Height) {
         let mut said = self.0.said.lock().await;
         if said.waiting_since.is_some() {
-            return Ok(());
+            return;
         }
         self.run(&mut said, notice, Some(source_tip)).await
     }
 
     /// What it was waiting for has come, if it was.
-    pub(super) async fn went_on(&self, source_tip: Height) -> Result<(), RegisterError> {
+    pub(super) async fn went_on(&self, source_tip: Height) {
         let mut said = self.0.said.lock().await;
         if said.waiting_since.is_none() {
-            return Ok(());
+            return;
         }
         self.run(&mut said, None, Some(source_tip)).await
     }
@@ -91,12 +92,7 @@ impl Reporter {
     }
 
     /// Something must change outside; the height is the block's that the reason is about.
-    pub(super) async fn waiting(
-        &self,
-        reason: String,
-        height: Option<Height>,
-        source_tip: Option<Height>,
-    ) -> Result<(), RegisterError> {
+    pub(super) async fn waiting(&self, reason: String, height: Option<Height>, source_tip: Option<Height>) {
         let mut said = self.0.said.lock().await;
         self.wait(&mut said, reason, height, source_tip).await
     }
@@ -111,12 +107,14 @@ impl Reporter {
             match (source.silent(), told.take()) {
                 (Some(silent), _) if said.waiting_since.is_none() => {
                     let reason = silent.to_string();
-                    let _ = self.wait(&mut said, reason.clone(), None, None).await;
+                    self.wait(&mut said, reason.clone(), None, None).await;
                     told = Some(reason);
                 }
                 (Some(_), earlier) => told = earlier,
                 (None, Some(reason)) if said.last == Some((Activity::Waiting, Some(reason.clone()))) => {
-                    if self.run(&mut said, None, None).await.is_err() {
+                    self.run(&mut said, None, None).await;
+                    // Not said yet.
+                    if said.last == Some((Activity::Waiting, Some(reason.clone()))) {
                         told = Some(reason);
                     }
                 }
@@ -125,12 +123,7 @@ impl Reporter {
         }
     }
 
-    async fn run(
-        &self,
-        said: &mut Said,
-        notice: Option<String>,
-        source_tip: Option<Height>,
-    ) -> Result<(), RegisterError> {
+    async fn run(&self, said: &mut Said, notice: Option<String>, source_tip: Option<Height>) {
         if let Some(since) = said.waiting_since.take() {
             tracing::info!(waited_ms = millis(since.elapsed()), "going on");
         }
@@ -143,7 +136,7 @@ impl Reporter {
         reason: String,
         height: Option<Height>,
         source_tip: Option<Height>,
-    ) -> Result<(), RegisterError> {
+    ) {
         let at = height.map(Height::get);
         // Heights in it rise with every block that the source has meanwhile.
         let is_same = |last: &String| without_numbers(last).eq(without_numbers(&reason));
@@ -164,7 +157,7 @@ impl Reporter {
         reason: Option<String>,
         reason_height: Option<Height>,
         source_tip: Option<Height>,
-    ) -> Result<(), RegisterError> {
+    ) {
         self.0.watched.state(state(activity), reason.as_deref(), reason_height);
         if let Some(tip) = source_tip {
             self.0.watched.source_tip(tip);
@@ -173,13 +166,35 @@ impl Reporter {
         let within = |time: Duration| said.at.is_some_and(|at| at.elapsed() < time);
         let is_same_tip = source_tip.is_none() || said.source_tip == source_tip;
         if said.last.as_ref() == Some(&now) && within(if is_same_tip { HEARTBEAT } else { INTERVAL }) {
-            return Ok(());
+            return;
         }
-        let client = self.0.db.client().await?;
+        if said.failed_at.is_some_and(|at| at.elapsed() < REST) {
+            return;
+        }
         let report = Report { activity, reason: now.1.clone(), reason_height, source_tip };
-        register::report(&client, self.0.pipeline.id, self.0.role, &report).await?;
-        (said.last, said.source_tip, said.at) = (Some(now), source_tip, Some(Instant::now()));
-        Ok(())
+        match self.send(&report).await {
+            Ok(()) => {
+                (said.last, said.source_tip, said.at) = (Some(now), source_tip, Some(Instant::now()));
+                said.failed_at = None;
+            }
+            Err(error) => {
+                unrecorded(&error);
+                said.failed_at = Some(Instant::now());
+            }
+        }
+    }
+
+    /// No longer than blocks can wait for it.
+    async fn send(&self, report: &Report) -> Result<(), RegisterError> {
+        let silent = || RegisterError::Silent(PATIENCE);
+        let client = tokio::time::timeout(PATIENCE, self.0.db.client()).await.map_err(|_| silent())??;
+        let sent = register::report(&client, self.0.pipeline.id, self.0.role, report);
+        let sent = tokio::time::timeout(PATIENCE, sent).await;
+        sent.unwrap_or_else(|_| {
+            // The statement still waits there.
+            drop(Object::take(client));
+            Err(silent())
+        })
     }
 }
 

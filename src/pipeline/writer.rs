@@ -8,7 +8,7 @@ use super::PipelineError;
 use crate::block::{BlockRef, Height};
 use crate::commit::{self, Block, CommitError};
 use crate::db::Db;
-use crate::register::{Cause, Checkpoint, Lease, Registered, RolledBack};
+use crate::register::{Cause, Checkpoint, Lease, RegisterError, Registered, RolledBack};
 use crate::schema;
 use crate::table::Tables;
 use crate::undo::{self, Pruner};
@@ -52,6 +52,11 @@ impl Writer {
             true => Ok(()),
             false => Err(CommitError::Disconnected { pipeline: self.pipeline().name.clone() }.into()),
         }
+    }
+
+    /// Waits until this is not the writer any more, as far as its heartbeat can tell, and says why.
+    pub fn lost(&self) -> impl Future<Output = RegisterError> + Send + use<> {
+        self.lease.lost()
     }
 
     /// Takes on what the configuration says of the pipeline, as far as that is safe.
@@ -98,7 +103,7 @@ impl Writer {
     }
 
     /// Lets the pruner take away images that nobody needs any more.
-    pub async fn prune(&mut self, pruner: &mut Pruner) -> Result<(), PipelineError> {
-        Ok(pruner.advance(&mut self.lease, &self.tables).await?)
+    pub async fn prune(&mut self, pruner: &mut Pruner) {
+        pruner.advance(&mut self.lease, &self.tables).await;
     }
 }

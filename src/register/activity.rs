@@ -1,6 +1,6 @@
 //! What a pipeline's process says that it is doing, and what people see of all pipelines.
 
-use deadpool_postgres::ClientWrapper;
+use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::{Client, GenericClient};
 
 use super::{RegisterError, Registered, find, is_missing};
@@ -199,7 +199,8 @@ pub async fn processes(client: &Client, pipeline: i32) -> Result<Processes, Regi
 
 /// A session that shows, as long as it lasts, that this process stands by for the pipeline.
 pub async fn stand_by(db: &Db, name: &str) -> Result<ClientWrapper, RegisterError> {
-    let client = db.dedicated().await?;
+    // One that is there already, as a rule, so that there is no moment without.
+    let client = Object::take(db.client().await?);
     let found = find(&*client, name).await?.ok_or_else(|| RegisterError::NotSetUp(name.to_owned()))?;
     // Nobody holds it alone.
     Lock::Standby(found.id).try_share(&client).await?;

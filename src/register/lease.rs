@@ -5,6 +5,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::checkpoint::Checkpoint;
+use super::heartbeat::{Heartbeat, Of};
 use super::pipelines::{self, Registered};
 use super::{RegisterError, height};
 use crate::block::{BlockRef, Height, StateRoot};
@@ -26,6 +27,7 @@ pub struct Lease {
     checkpoint: Checkpoint,
     advance: Statement,
     notify: bool,
+    heartbeat: Heartbeat,
 }
 
 /// A move of the checkpoint to the next block.
@@ -64,9 +66,10 @@ impl Lease {
         }
         migrate::refuse_older(&*client).await?;
         let (epoch, checkpoint) = take_epoch(&client, pipeline.id).await?;
+        let heartbeat = Heartbeat::begin(db, &client, Of::Pipeline(pipeline.id), epoch).await?;
         let advance =
             client.prepare(ADVANCE).await.map_err(DbError::statement("prepare the checkpoint's move"))?;
-        Ok(Some(Lease { client, pipeline, epoch, checkpoint, advance, notify: false }))
+        Ok(Some(Lease { client, pipeline, epoch, checkpoint, advance, notify: false, heartbeat }))
     }
 
     /// The session that holds the lock.
@@ -91,6 +94,11 @@ impl Lease {
     /// Whether this is still connected, and so the writer, as far as can be told without asking.
     pub fn is_connected(&self) -> bool {
         !self.client.is_closed()
+    }
+
+    /// Waits until this is not the writer any more, as far as its heartbeat can tell, and says why.
+    pub fn lost(&self) -> impl Future<Output = RegisterError> + Send + use<> {
+        self.heartbeat.lost(format!("pipeline `{}`", self.pipeline.name), self.fenced())
     }
 
     /// Takes on what the configuration says of the pipeline, as far as that is safe: its start can move until the

@@ -5,6 +5,7 @@
 
 mod activity;
 mod checkpoint;
+mod heartbeat;
 mod history;
 mod journals;
 mod lease;
@@ -18,6 +19,7 @@ pub use activity::{
     report_pause, stand_by,
 };
 pub use checkpoint::{Checkpoint, checkpoint, cut};
+pub use heartbeat::Silence;
 pub use history::{Cause, RolledBack, begin_rollback, committed_hash, end_rollback, recorded_roots};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
@@ -46,6 +48,10 @@ pub enum RegisterError {
     Fenced { pipeline: String },
     #[error("a sink of pipeline `{pipeline}` began, and needs the journals of the blocks that follow")]
     JournalNeeded { pipeline: String },
+    #[error("PostgreSQL ended the session that holds the lock of {of}")]
+    SessionEnded { of: String },
+    #[error("PostgreSQL has not answered for {}", humantime::format_duration(*.0))]
+    Silent(std::time::Duration),
     #[error("another process has taken over sink `{sink}`, or it was begun again or dropped")]
     SinkFenced { sink: String },
     #[error("sink `{sink}` was set up as `{was}`, and the configuration now says `{is}`")]
@@ -65,6 +71,8 @@ impl RegisterError {
             // Whoever is the writer now may go away again; the checkpoint is read anew before anything else.
             RegisterError::Fenced { .. }
             | RegisterError::SinkFenced { .. }
+            | RegisterError::SessionEnded { .. }
+            | RegisterError::Silent(_)
             | RegisterError::JournalNeeded { .. } => Kind::Transient,
             RegisterError::Contradiction { .. }
             | RegisterError::SinkKind { .. }
@@ -86,6 +94,8 @@ impl RegisterError {
             RegisterError::Db(_)
             | RegisterError::Fenced { .. }
             | RegisterError::SinkFenced { .. }
+            | RegisterError::SessionEnded { .. }
+            | RegisterError::Silent(_)
             | RegisterError::JournalNeeded { .. }
             | RegisterError::NotSetUp(_)
             | RegisterError::NotCommitted { .. }

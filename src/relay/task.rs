@@ -9,7 +9,7 @@ use super::setup::{Relay, Until};
 use super::stream::{Ended, Stream};
 use crate::config;
 use crate::failure::{Kind, chain};
-use crate::register::{self, RegisterError, SinkLease, SinkRecord, SinkSpec, Stage};
+use crate::register::{self, RegisterError, Silence, SinkLease, SinkRecord, SinkSpec, Stage};
 
 /// How often it is looked whether the lock is free, or whether somebody let a sink that halted, was paused or is lost go on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,12 +33,19 @@ struct Tries {
     is_first: bool,
     /// What was said of it last.
     said: Option<String>,
+    /// Of the process that has the lock.
+    silence: Silence,
 }
 
 impl Relay {
     /// Runs until it is told to end. Returns why it did not publish everything, if it was to and did not.
     pub async fn run(&self, until: &Until) -> Result<(), RelayError> {
-        let mut tries = Tries { breaker: Breaker::new(self.settings.retry), is_first: true, said: None };
+        let mut tries = Tries {
+            breaker: Breaker::new(self.settings.retry),
+            is_first: true,
+            said: None,
+            silence: Silence::default(),
+        };
         loop {
             let stopped = async {
                 until.stop.cancelled().await;
@@ -114,7 +121,9 @@ impl Relay {
             }
         }
         drop(client);
-        let Some((lease, record)) = SinkLease::try_take(&self.db, &pipeline, &self.spec()).await? else {
+        let Some((lease, record)) =
+            SinkLease::try_take(&self.db, &pipeline, &self.spec(), &mut tries.silence).await?
+        else {
             return Ok(Session::Idle);
         };
         if let Some(idle) = why_idle(&record, tries.is_first) {
@@ -124,9 +133,15 @@ impl Relay {
             lease.tell(record.problem.as_deref(), false).await?;
         }
         tries.is_first = false;
-        let ended = match Stream::open(self, &lease, record).await {
-            Ok(mut stream) => stream.follow(until, &mut tries.breaker).await,
-            Err(error) => Err(error),
+        let lost = lease.lost();
+        let publishing = async {
+            let mut stream = Stream::open(self, &lease, record).await?;
+            stream.follow(until, &mut tries.breaker).await
+        };
+        let ended = tokio::select! {
+            ended = publishing => ended,
+            // Nothing can be recorded by that session.
+            lost = lost => return Err(lost.into()),
         };
         match ended {
             Ok(Ended::Finished) => Ok(Session::Ended),

@@ -10,6 +10,7 @@ use tracing::Instrument;
 use super::UndoError;
 use crate::block::Height;
 use crate::db::{Db, DbError};
+use crate::failure::chain;
 use crate::register::{self, Lease};
 use crate::table::{Tables, Target};
 
@@ -19,6 +20,9 @@ const STEP: u32 = 16;
 /// So long nothing is pruned while a sink needs it.
 const HELD: Duration = Duration::from_secs(1);
 
+/// So long nothing is pruned after a failure.
+const REST: Duration = Duration::from_secs(5);
+
 /// Keeps a pipeline's journals as long as its retention says, and as a sink needs them.
 pub struct Pruner {
     db: Db,
@@ -26,8 +30,8 @@ pub struct Pruner {
     retention: u32,
     /// Everything at and below this is gone; not known at first.
     done: Option<Height>,
-    running: Option<JoinHandle<Result<Height, UndoError>>>,
-    /// Not before then is looked whether sinks are done with what is to go.
+    running: Option<JoinHandle<Result<Option<Height>, UndoError>>>,
+    /// Not before then is anything pruned: a sink needed it, or it failed.
     held_until: Option<Instant>,
 }
 
@@ -36,13 +40,27 @@ impl Pruner {
         Pruner { db, retention, done: None, running: None, held_until: None }
     }
 
-    /// Begins to prune when enough has come together, beside whatever the writer does next.
-    pub async fn advance(&mut self, lease: &mut Lease, tables: &Arc<Tables>) -> Result<(), UndoError> {
-        if let Some(running) = self.running.take_if(|running| running.is_finished())
-            && let Ok(pruned) = running.await
-        {
-            self.done = Some(pruned?);
+    /// Begins to prune when enough has come together, beside whatever the writer does next. What fails is said and tried
+    /// again: images that are kept too long are no reason to stop, and what stops the writer it finds out itself.
+    pub async fn advance(&mut self, lease: &mut Lease, tables: &Arc<Tables>) {
+        let pruned = match self.running.take_if(|running| running.is_finished()) {
+            Some(running) => running.await.unwrap_or(Ok(self.done)),
+            None => Ok(self.done),
+        };
+        let begun = match pruned {
+            Ok(done) => {
+                self.done = done;
+                self.begin(lease, tables).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            tracing::warn!(reason = chain(&error), "cannot prune the journals; trying again");
+            self.held_until = Some(Instant::now() + REST);
         }
+    }
+
+    async fn begin(&mut self, lease: &mut Lease, tables: &Arc<Tables>) -> Result<(), UndoError> {
         let Some(block) = lease.checkpoint().block else { return Ok(()) };
         let Some(floor) = block.height.get().checked_sub(self.retention).and_then(Height::new) else {
             return Ok(());
@@ -63,7 +81,7 @@ impl Pruner {
         // Committed before the first image goes, so that no rollback ever counts on images that are half gone.
         lease.raise_floor(&client, floor).await?;
         let (after, tables) = (self.done, Arc::clone(tables));
-        let pruning = async move { prune(&client, &tables, after, floor).await.map(|()| floor) };
+        let pruning = async move { prune(&client, &tables, after, floor).await.map(|()| Some(floor)) };
         self.running = Some(tokio::spawn(pruning.in_current_span()));
         Ok(())
     }

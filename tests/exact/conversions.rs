@@ -5,7 +5,7 @@ use debshrew::failure::Kind;
 use debshrew::schema::{Mode, Report, SchemaError};
 
 use crate::exact::Wrong;
-use crate::support::{Rig, TestDb, changes, connect_as, database, is_too_deep, whole};
+use crate::support::{Rig, TestDb, changes, connect_as, database, is_too_deep, until, whole};
 
 const TABLES: &str = "
 create domain amount as numeric;
@@ -296,19 +296,15 @@ const SLOW: &[(&str, &str)] = &[
 #[tokio::test]
 async fn what_took_too_long_is_no_reason_to_raise_the_floor() {
     let test = database("exact_timeouts").await;
-    let database = "alter database debshrew_test_exact_timeouts";
     let mut wrong = Wrong::default();
     for (name, sql) in SLOW {
         let mut rig = committed(&test, name).await;
         let slow = "create function slow(v bigint) returns boolean language plpgsql immutable as \
                       'begin if v = 1 then perform pg_sleep(1); end if; return true; end'";
         rig.migrate(slow).await.unwrap();
-        rig.client.batch_execute(&format!("{database} set statement_timeout = '500ms'")).await.unwrap();
-        let patient = std::mem::replace(&mut rig.db, connect_as(&test.dsn));
         rig.add(sql);
-        wrong.note(name, cut_short(rig.migrate_again(Mode::Apply).await));
-        rig.client.batch_execute(&format!("{database} reset statement_timeout")).await.unwrap();
-        rig.db = patient;
+        let (migrated, ()) = tokio::join!(rig.migrate_again(Mode::Apply), cancel(&test, "PgSleep"));
+        wrong.note(name, cut_short(migrated));
         let report = rig.migrate_again(Mode::Apply).await.unwrap();
         assert_eq!(report.pipelines[0].cut, [] as [&str; 0], "{name}");
     }
@@ -317,15 +313,25 @@ async fn what_took_too_long_is_no_reason_to_raise_the_floor() {
         .batch_execute("alter table waits.c rename a to aa; alter table waits.c rename to cc")
         .await
         .unwrap();
-    rig.client.batch_execute(&format!("{database} set lock_timeout = '200ms'")).await.unwrap();
-    rig.db = connect_as(&test.dsn);
     let reader = test.connect().await;
     reader.batch_execute("begin; select from waits.cc").await.unwrap();
-    wrong.note("waits", cut_short(rig.migrate_again(Mode::Apply).await));
+    let (migrated, ()) = tokio::join!(rig.migrate_again(Mode::Apply), cancel(&test, "relation"));
+    wrong.note("waits", cut_short(migrated));
     reader.batch_execute("commit").await.unwrap();
     let report = rig.migrate_again(Mode::Apply).await.unwrap();
     assert_eq!(report.pipelines[0].cut, [] as [&str; 0]);
     wrong.settle();
+}
+
+/// Cancels the first statement that waits for this.
+async fn cancel(test: &TestDb, event: &str) {
+    let client = test.connect().await;
+    let sql = "select count(pg_cancel_backend(pid)) from pg_stat_activity \
+                where datname = current_database() and wait_event = $1";
+    until("a statement is cancelled", async || {
+        client.query_one(sql, &[&event]).await.unwrap().get::<_, i64>(0) > 0
+    })
+    .await;
 }
 
 /// What is wrong with the end of a migration that PostgreSQL cut short, if anything is.

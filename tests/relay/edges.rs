@@ -165,7 +165,10 @@ async fn what_fails_later_does_not_hide_why_a_sink_is_lost() {
         confirmations: 0,
         blocks: false,
     };
-    let (lease, _) = SinkLease::try_take(&rig.db, &pipeline, &spec).await.unwrap().unwrap();
+    let (lease, _) = SinkLease::try_take(&rig.db, &pipeline, &spec, &mut register::Silence::default())
+        .await
+        .unwrap()
+        .unwrap();
     register::lose_sinks(&rig.client, pipeline.id, "a test wants it").await.unwrap();
     for problem in [Some("no network"), None] {
         lease.tell(problem, false).await.unwrap();

@@ -3,6 +3,7 @@
 
 mod binary;
 mod database;
+mod proxy;
 mod rig;
 mod scene;
 mod screen;
@@ -13,6 +14,7 @@ pub use database::own_server;
 pub use database::{TestDb, database};
 pub use debshrew::commit::Journaling;
 pub use debshrew::undo::Pruner;
+pub use proxy::Proxy;
 pub use rig::{
     Rig, at, changes, connect_as, delete, everything, is_rows_missing, is_too_deep, keyed, put, whole,
 };

@@ -317,8 +317,8 @@ impl Rig {
     }
 
     /// Takes away what lies deeper than `retention`, as far as it is due, beside the stream.
-    pub async fn prune(&mut self, pruner: &mut Pruner) -> Result<(), PipelineError> {
-        self.writer().await.prune(pruner).await
+    pub async fn prune(&mut self, pruner: &mut Pruner) {
+        self.writer().await.prune(pruner).await;
     }
 
     pub async fn roll_back(&mut self, to: u32) -> Result<RolledBack, PipelineError> {

@@ -23,7 +23,7 @@ impl Follow<'_> {
             None | Some(Lacks::NoMore) => Ok(()),
             Some(Lacks::Maybe) => self.settle(&format!("the source has no hash for block {height}")).await,
             Some(Lacks::ForGood(reason)) => {
-                self.reporter.waiting(reason, Some(height), None).await?;
+                self.reporter.waiting(reason, Some(height), None).await;
                 wait(SETTLE.max(self.pipeline.timing.poll_interval), self.stop).await;
                 Ok(())
             }

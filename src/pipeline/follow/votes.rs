@@ -37,7 +37,7 @@ impl Follow<'_> {
                      (`source.quorum`), while the source is at height {}",
                     tip.height
                 );
-                self.reporter.waiting(reason, None, Some(tip.height)).await?;
+                self.reporter.waiting(reason, None, Some(tip.height)).await;
             }
             wait(self.pipeline.timing.poll_interval, self.stop).await;
         }

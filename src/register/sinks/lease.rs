@@ -8,6 +8,7 @@ use super::{Cursor, SinkRecord, SinkSpec, Stage, block};
 use crate::block::{BlockRef, Height};
 use crate::db::lock::Lock;
 use crate::db::{Db, DbError, migrate};
+use crate::register::heartbeat::{Heartbeat, Of, Silence};
 use crate::register::{RegisterError, Registered, height};
 
 /// A connection that holds the sink's lock, and an epoch that fences off whoever had it before.
@@ -17,6 +18,7 @@ pub struct SinkLease {
     sink: i32,
     name: String,
     epoch: i64,
+    heartbeat: Heartbeat,
 }
 
 /// Where a stream is to begin.
@@ -43,11 +45,13 @@ pub enum Attached {
 }
 
 impl SinkLease {
-    /// Registers the sink and takes its lock; `None` while another process has it.
+    /// Registers the sink and takes its lock; `None` while another process has it. One that has gone silent is ended, so that
+    /// the lock is free the next time.
     pub async fn try_take(
         db: &Db,
         pipeline: &Registered,
         spec: &SinkSpec,
+        silence: &mut Silence,
     ) -> Result<Option<(SinkLease, SinkRecord)>, RegisterError> {
         let client = db.dedicated().await?;
         migrate::refuse_newer(&*client).await?;
@@ -56,6 +60,7 @@ impl SinkLease {
         execute(&client, "set synchronous_commit = off").await?;
         let sink = register(&client, pipeline, spec).await?;
         if !Lock::Sink(sink).try_take(&client).await? {
+            silence.end_relay(&client, sink).await?;
             return Ok(None);
         }
         configure(&client, sink, spec).await?;
@@ -67,13 +72,10 @@ impl SinkLease {
             )
             .await
             .map_err(DbError::statement("become the one to move the sink's cursor"))?;
-        let lease = SinkLease {
-            client,
-            pipeline: pipeline.clone(),
-            sink,
-            name: spec.name.clone(),
-            epoch: row.get(0),
-        };
+        let epoch = row.get(0);
+        let heartbeat = Heartbeat::begin(db, &client, Of::Sink(sink), epoch).await?;
+        let lease =
+            SinkLease { client, pipeline: pipeline.clone(), sink, name: spec.name.clone(), epoch, heartbeat };
         let record = lease.record().await?;
         Ok(Some((lease, record)))
     }
@@ -84,6 +86,11 @@ impl SinkLease {
 
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Waits until this moves the cursor no longer, as far as its heartbeat can tell, and says why.
+    pub fn lost(&self) -> impl Future<Output = RegisterError> + Send + use<> {
+        self.heartbeat.lost(format!("sink `{}.{}`", self.pipeline.name, self.name), self.fenced())
     }
 
     /// The sink as it is now; an error if another process has taken it over, or it was dropped or begun again.
