@@ -3,6 +3,7 @@
 //! Knows nothing of blocks, changes or journals; `apply` builds those on what is here.
 
 pub mod catalog;
+mod fit;
 pub mod lock;
 pub mod migrate;
 pub mod owners;
@@ -17,6 +18,7 @@ use deadpool_postgres::{
 };
 use tokio_postgres::error::SqlState;
 
+use self::fit::Door;
 use crate::config;
 use crate::failure::Kind;
 
@@ -50,7 +52,8 @@ pub enum DbError {
     Catalog(String),
     #[error(
         "schema `{schema}` belongs to role `{owner}`, which is neither debshrew's role, nor one that it is a member of, \
-         nor the database's owner, nor a superuser: what `{owner}` puts there would run with debshrew's rights; look at \
+         nor the database's owner, nor a superuser, nor \
+         `database.owner_role`: what `{owner}` puts there would run with debshrew's rights; look at \
          what is in it, then drop it or give it to debshrew's role (`alter schema … owner to …`)"
     )]
     ForeignSchema { schema: String, owner: String },
@@ -59,6 +62,19 @@ pub enum DbError {
          debshrew's rights; look at it, then drop it, and let nobody else create in that schema"
     )]
     ForeignObject { name: String, owner: String },
+    #[error("PostgreSQL at {target} has version {found}, and debshrew needs 14 or a newer one")]
+    TooOld { target: String, found: String },
+    #[error(
+        "database `{database}` has the encoding {encoding}, and debshrew needs UTF8: other text than the transform's would be \
+         stored, or none; `create database … encoding 'UTF8' template template0` makes one"
+    )]
+    NotUtf8 { database: String, encoding: String },
+    #[error(
+        "there is a connection pooler in transaction mode at {target} (as pgbouncer can be, and Supabase's port 6543 and \
+         Neon's `-pooler` hosts are): statements of one session go to several of PostgreSQL's, so that locks and settings \
+         would be somebody else's; name PostgreSQL itself in `database.url`, or a pooler in session mode"
+    )]
+    Pooled { target: String },
     #[error("a migration failed: {detail}")]
     Migration { detail: String, kind: Kind },
     #[error(
@@ -81,6 +97,9 @@ impl DbError {
             | DbError::Catalog(_)
             | DbError::ForeignSchema { .. }
             | DbError::ForeignObject { .. }
+            | DbError::TooOld { .. }
+            | DbError::NotUtf8 { .. }
+            | DbError::Pooled { .. }
             | DbError::NewerDatabase { .. }
             | DbError::OlderDatabase { .. } => Kind::Permanent,
             // All are in use, or making one took too long.
@@ -137,6 +156,9 @@ pub struct Db {
     target: String,
     /// The schema `debshrew` is there, and belongs to a role that is trusted.
     trusted: Arc<AtomicBool>,
+    door: Arc<Door>,
+    /// What is behind the door will do.
+    fit: Arc<AtomicBool>,
     clear_to: Option<String>,
 }
 
@@ -154,6 +176,7 @@ impl Db {
             postgres.application_name("debshrew");
         }
         let target = config::shown_target(&postgres);
+        let door = Door { postgres: postgres.clone(), connector: connector.clone() };
         let manager = Manager::from_config(
             postgres,
             connector,
@@ -165,16 +188,16 @@ impl Db {
             .wait_timeout(Some(Duration::from_secs(30)))
             .create_timeout(Some(config.connect_timeout))
             .recycle_timeout(Some(config.connect_timeout))
-            .post_create(Hook::async_fn(|client, _| Box::pin(pin_session(client))))
+            .post_create(pinned(config))
             .build()
             .map_err(|error| DbError::Tls(error.to_string()))?;
-        Ok(Db { pool, target, trusted: Arc::default(), clear_to })
+        Ok(Db { pool, target, trusted: Arc::default(), door: Arc::new(door), fit: Arc::default(), clear_to })
     }
 
     /// A connection of the pool, which goes back there when it is dropped. Of a database whose schema `debshrew` is
     /// somebody else's there is none: nothing is read there.
     pub async fn client(&self) -> Result<Object, DbError> {
-        let client = self.pool.get().await.map_err(|error| match error {
+        let client = self.fit_client().await?.map_err(|error| match error {
             PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
                 DbError::Connect { target: self.target.clone(), source }
             }
@@ -186,6 +209,23 @@ impl Db {
             self.trusted.store(there, Ordering::Relaxed);
         }
         Ok(client)
+    }
+
+    /// A connection of the pool, to a server and a database that will do.
+    async fn fit_client(&self) -> Result<Result<Object, PoolError>, DbError> {
+        if self.fit.load(Ordering::Relaxed) {
+            return Ok(self.pool.get().await);
+        }
+        self.door.refuse_unfit(&self.target).await?;
+        self.fit.store(true, Ordering::Relaxed);
+        // The sessions that this took may still count, where a role may not have many.
+        for _ in 0..20 {
+            match self.pool.get().await {
+                Err(error) if is_full(&error) => tokio::time::sleep(Duration::from_millis(50)).await,
+                got => return Ok(got),
+            }
+        }
+        Ok(self.pool.get().await)
     }
 
     /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.
@@ -216,15 +256,29 @@ impl Db {
     }
 }
 
+fn is_full(error: &PoolError) -> bool {
+    matches!(error, PoolError::Backend(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS))
+}
+
 /// Whatever the role's or the database's settings are: names without a schema are PostgreSQL's own, and what a value's
 /// text means is the same on every connection. Compiling our plans takes longer than running them.
-async fn pin_session(client: &ClientWrapper) -> Result<(), HookError> {
-    let sql = "-- db::pin_session\n\
+///
+/// The session also knows which role is trusted as the owner; see [`owners`].
+fn pinned(config: &config::Database) -> Hook {
+    let owner = config.owner_role.as_deref().unwrap_or_default();
+    // Whatever `standard_conforming_strings` is at first.
+    let owner = owner.replace('\\', "\\\\").replace('\'', "''");
+    let sql = format!(
+        "-- db::pinned\n\
         set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; \
         set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'; set array_nulls = on; \
         set standard_conforming_strings = on; set transform_null_equals = off; \
-        set search_path = ''; set jit = off";
-    client.batch_execute(sql).await.map_err(HookError::Backend)
+        set search_path = ''; set jit = off; set debshrew.owner_role = E'{owner}'"
+    );
+    Hook::async_fn(move |client: &mut ClientWrapper, _| {
+        let sql = sql.clone();
+        Box::pin(async move { client.batch_execute(&sql).await.map_err(HookError::Backend) })
+    })
 }
 
 /// A name as SQL: in double quotes, with those inside doubled. The one way in which names get into SQL.
