@@ -65,9 +65,11 @@ fn configuration(dsn: &str, folder: &Path, mode: &str) -> String {
     let port = config.get_ports().first().copied().unwrap_or(5432);
     let user = config.get_user().unwrap_or("postgres");
     let password = String::from_utf8_lossy(config.get_password().unwrap_or_default());
+    // An empty one is no word of pgbouncer's.
+    let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
     let folder = folder.display();
     format!(
-        "[databases]\n* = host={host} port={port} user={user} password={password}\n\
+        "[databases]\n* = host={host} port={port} user={user}{password}\n\
          [pgbouncer]\nunix_socket_dir = {folder}\nlisten_addr =\nlisten_port = 6432\nauth_type = any\n\
          pool_mode = {mode}\ndefault_pool_size = 20\n"
     )

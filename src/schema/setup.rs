@@ -144,7 +144,12 @@ async fn migrate_pipeline(
         register::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
     let schema = quote(&wanted.schema);
     make_schema(transaction, &wanted.schema).await?;
-    make_schema(transaction, &journal_schema(&wanted.name)).await?;
+    let journals = journal_schema(&wanted.name);
+    if make_schema(transaction, &journals).await? {
+        let comment = "debshrew: state and undo journals of a pipeline; not for use by others";
+        let sql = format!("comment on schema {} is '{comment}'", quote(&journals));
+        execute(transaction, &sql, "say what the journals' schema is for").await?;
+    }
     refuse_foreign_objects(transaction, &[&journal_schema(&wanted.name)]).await?;
     renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
@@ -242,14 +247,15 @@ async fn lose_sinks(
 }
 
 /// Makes a schema, unless it exists and belongs to somebody who is trusted. Where it exists, no right to make any is needed.
-async fn make_schema(transaction: &Transaction<'_>, name: &str) -> Result<(), SchemaError> {
+/// Returns whether it made it.
+async fn make_schema(transaction: &Transaction<'_>, name: &str) -> Result<bool, SchemaError> {
     if refuse_foreign_schemas(transaction, &[name]).await? {
-        return Ok(());
+        return Ok(false);
     }
     let sql = format!("create schema if not exists {}", quote(name));
     execute(transaction, &sql, &format!("make the schema `{name}`")).await?;
     // Somebody else may have been faster.
-    Ok(refuse_foreign_schemas(transaction, &[name]).await.map(drop)?)
+    Ok(refuse_foreign_schemas(transaction, &[name]).await?)
 }
 
 /// After a restore from a dump, gives the records the numbers of now, before migrations change names.
