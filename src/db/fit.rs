@@ -61,8 +61,12 @@ fn judge(target: &str, version: &str, encoding: &str, database: &str) -> Result<
     // 140023 is 14.23; before 10 there were three parts.
     let number: u32 = version.parse().unwrap_or_default();
     if number / 10_000 < OLDEST {
-        let (major, minor) = (number / 10_000, number % 10_000);
-        return Err(DbError::TooOld { target: target.to_owned(), found: format!("{major}.{minor}") });
+        let major = number / 10_000;
+        let found = match number {
+            100_000.. => format!("{major}.{}", number % 10_000),
+            _ => format!("{major}.{}.{}", number / 100 % 100, number % 100),
+        };
+        return Err(DbError::TooOld { target: target.to_owned(), found });
     }
     if encoding != "UTF8" {
         return Err(DbError::NotUtf8 { database: database.to_owned(), encoding: encoding.to_owned() });
@@ -108,7 +112,7 @@ mod tests {
         assert!(judge("h:5432/d", "180004", "UTF8", "d").is_ok());
         for (version, encoding, said) in [
             ("130016", "UTF8", "PostgreSQL at h:5432/d has version 13.16"),
-            ("90624", "UTF8", "PostgreSQL at h:5432/d has version 9.624"),
+            ("90624", "UTF8", "PostgreSQL at h:5432/d has version 9.6.24"),
             ("150004", "LATIN1", "database `d` has the encoding LATIN1"),
         ] {
             let error = judge("h:5432/d", version, encoding, "d").unwrap_err().to_string();
