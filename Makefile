@@ -1,10 +1,12 @@
 # What the README's commands are made of. Each brings first what is missing.
 
-.PHONY: help setup build transforms demo test test-kafka test-flink take-over bench lint otlp deb deny advisories clean
+.PHONY: help setup build transforms demo test test-postgres test-kafka test-flink take-over bench lint otlp deb deny advisories clean
 
 help:
 	@echo 'make demo        see it at work, on a private PostgreSQL; ARGS=--exit ends by itself'
 	@echo 'make test        build everything and run every test, on a private PostgreSQL'
+	@echo 'make test-postgres VERSION=18'
+	@echo '                 run every test on another PostgreSQL; ARGS="exact:: journals::" for some'
 	@echo 'make test-kafka  have librdkafka read what the sink for Kafka writes, where it can be had'
 	@echo 'make test-flink  have Flink compute an aggregate from what the file sink writes, where it can be had'
 	@echo 'make take-over   measure how long it takes to replace a writer whose host vanishes; takes root, Linux and iproute2'
@@ -37,6 +39,9 @@ test: setup transforms
 	cargo test --locked --features failpoints
 	cargo test --locked --manifest-path transforms/Cargo.toml
 	cargo test --locked --manifest-path transforms/Cargo.toml --no-default-features
+
+test-postgres: setup
+	scripts/postgres.sh $(VERSION) cargo test --locked --features failpoints --test tests -- $(ARGS)
 
 test-kafka:
 	scripts/kafka-witness.sh

@@ -8,7 +8,7 @@ use debshrew::cluster::Cluster;
 use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
 use debshrew::pipeline::Writer;
-use debshrew::schema::{Mode, Wanted, migrate};
+use debshrew::schema::{Mode, Roles, Wanted, migrate};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
@@ -49,6 +49,8 @@ impl Server {
             pool_size: 4,
             connect_timeout: Duration::from_secs(30),
             read_roles: Vec::new(),
+            write_roles: Vec::new(),
+            owner_role: None,
         })?;
         Ok(Base { dsn, db, client })
     }
@@ -64,7 +66,7 @@ impl Server {
             migrations: Some(folder.path().to_owned()),
             start_height: Height::new(0).ok_or("there is a height 0")?,
         };
-        migrate(&mut *base.db.dedicated().await?, &[wanted], &[], Mode::Apply).await?;
+        migrate(&mut *base.db.dedicated().await?, &[wanted], &Roles::default(), Mode::Apply).await?;
         Ok(base)
     }
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Brings what building and testing need beside Rust, if it is not there: PostgreSQL's server programs, a standard
-# library for WebAssembly, which transforms are built with, and a browser, in which the status page is tested.
+# library for WebAssembly, which transforms are built with, a browser, in which the status page is tested, and
+# pgbouncer, behind which the service is.
 # Does nothing, and needs no network, when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,10 +24,15 @@ has_browser() {
   command -v chromedriver >/dev/null && { command -v chromium || command -v google-chrome || command -v chrome; } >/dev/null
 }
 
+has_pooler() {
+  command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ]
+}
+
 missing=()
 has_postgres || missing+=(postgresql)
 has_web || missing+=(rustc-web cargo-web rust-web-src libstd-rust-web-dev)
 has_browser || missing+=(chromium chromium-driver)
+has_pooler || missing+=(pgbouncer)
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -11,7 +11,7 @@ use debshrew::commit::{Block, Durability, Journaling};
 use debshrew::db::Db;
 use debshrew::pipeline::Writer;
 use debshrew::register::Cause;
-use debshrew::schema::{Mode, Wanted, migrate};
+use debshrew::schema::{Mode, Roles, Wanted, migrate};
 use debshrew::table::StateWrite;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
@@ -67,7 +67,8 @@ pub async fn set_up(test: &TestDb, migrations: &Path) {
         migrations: Some(migrations.to_owned()),
         start_height: Height::new(0).unwrap(),
     };
-    let report = migrate(&mut db.dedicated().await.unwrap(), &[wanted], &[], Mode::Apply).await.unwrap();
+    let report =
+        migrate(&mut db.dedicated().await.unwrap(), &[wanted], &Roles::default(), Mode::Apply).await.unwrap();
     assert!(report.pipelines[0].refused.is_empty(), "{:?}", report.pipelines[0].refused);
 }
 

@@ -5,7 +5,7 @@ use debshrew::block::Height;
 use debshrew::db::migrate::{OWN_HISTORY, own, run};
 use debshrew::pipeline::PipelineError;
 use debshrew::register::Cause;
-use debshrew::schema::{Mode, SchemaError, migrate, progress};
+use debshrew::schema::{Mode, Roles, SchemaError, migrate, progress};
 use debshrew::undo::{Pruner, UndoError};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -166,7 +166,7 @@ async fn what_fails_and_what_is_only_tried_leaves_nothing_behind() {
     wanted.name = "another".into();
     wanted.schema = "another".into();
     let mut session = rig.db.dedicated().await.unwrap();
-    assert!(migrate(&mut session, &[wanted], &[], Mode::Apply).await.is_err());
+    assert!(migrate(&mut session, &[wanted], &Roles::default(), Mode::Apply).await.is_err());
     assert_eq!(left_behind(&rig.client).await, before);
 }
 
@@ -186,9 +186,10 @@ async fn two_at_once_run_one_after_the_other() {
     rig.add("create table once (id integer primary key)");
     let (mut one, mut two) = (rig.db.dedicated().await.unwrap(), rig.db.dedicated().await.unwrap());
     let wanted = [rig.wanted()];
+    let roles = Roles::default();
     let (one, two) = tokio::join!(
-        migrate(&mut one, &wanted, &[], Mode::Apply),
-        migrate(&mut two, &wanted, &[], Mode::Apply),
+        migrate(&mut one, &wanted, &roles, Mode::Apply),
+        migrate(&mut two, &wanted, &roles, Mode::Apply),
     );
     let mut ran: Vec<usize> =
         [one, two].into_iter().map(|report| report.unwrap().pipelines[0].migrations.len()).collect();
@@ -203,12 +204,12 @@ async fn while_a_pipeline_runs_its_migration_is_refused() {
     rig.commit(0, Vec::new()).await;
     let mut session = rig.db.dedicated().await.unwrap();
     let wanted = [rig.wanted()];
-    let error = migrate(&mut session, &wanted, &[], Mode::Apply).await.unwrap_err();
+    let error = migrate(&mut session, &wanted, &Roles::default(), Mode::Apply).await.unwrap_err();
     assert!(matches!(error, SchemaError::Running { .. }), "{error:?}");
     assert!(error.to_string().contains("stop it first"));
     rig.stop().await;
     // The session that was refused holds nothing back.
-    migrate(&mut session, &wanted, &[], Mode::Apply).await.unwrap();
+    migrate(&mut session, &wanted, &Roles::default(), Mode::Apply).await.unwrap();
     rig.commit(1, Vec::new()).await;
 }
 
@@ -222,12 +223,12 @@ async fn readers_can_read_everything_later_tables_included_and_write_nothing() {
         .unwrap();
     let mut session = rig.db.dedicated().await.unwrap();
     let wanted = [rig.wanted()];
-    let error =
-        migrate(&mut session, &wanted, &["nobody \"at\" home".into()], Mode::Apply).await.unwrap_err();
+    let nobody = Roles { readers: vec!["nobody \"at\" home".into()], ..Roles::default() };
+    let error = migrate(&mut session, &wanted, &nobody, Mode::Apply).await.unwrap_err();
     assert!(whole(&error).contains("role \"nobody \"at\" home\" does not exist"), "{}", whole(&error));
-    let readers = ["debshrew_test_reader".to_owned()];
-    let report = migrate(&mut session, &wanted, &readers, Mode::Apply).await.unwrap();
-    assert_eq!(report.readers, readers);
+    let roles = Roles { readers: vec!["debshrew_test_reader".to_owned()], ..Roles::default() };
+    let report = migrate(&mut session, &wanted, &roles, Mode::Apply).await.unwrap();
+    assert_eq!(report.roles.readers, roles.readers);
     rig.migrate("create table later (id integer primary key); create view seen as select * from later")
         .await
         .unwrap();

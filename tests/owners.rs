@@ -1,7 +1,6 @@
 //! What belongs to others is not used: their schemas, their tables, their locks; and readers see what is theirs to see.
 
-use debshrew::schema::Mode;
-use debshrew::schema::migrate;
+use debshrew::schema::{Mode, Roles, migrate};
 use tokio_postgres::Client;
 
 use crate::support::{COUNTER, Output, Rig, Scene, TestDb, database, quick, until, whole};
@@ -315,8 +314,8 @@ async fn readers_are_let_into_what_is_replicated_alone_and_into_what_is_made_lat
         .await
         .unwrap();
     let mut rig = Rig::up(&test, "shared", sql).await;
-    let readers = ["debshrew_test_lector".to_owned()];
-    migrate(&mut rig.db.dedicated().await.unwrap(), &[rig.wanted()], &readers, Mode::Apply).await.unwrap();
+    let roles = Roles { readers: vec!["debshrew_test_lector".to_owned()], ..Roles::default() };
+    migrate(&mut rig.db.dedicated().await.unwrap(), &[rig.wanted()], &roles, Mode::Apply).await.unwrap();
     // Made by others, later: nothing of ours lets readers in.
     admin.batch_execute("create table shared.later (x text)").await.unwrap();
     rig.migrate("create table made_later (id integer primary key)").await.unwrap();

@@ -3,6 +3,7 @@
 mod chain;
 mod servers;
 mod sinks;
+mod writer;
 
 use super::amounts::span;
 use super::error::quoted;
@@ -14,7 +15,7 @@ use crate::failure;
 use crate::pipeline::PipelineError;
 use crate::printable;
 use crate::register;
-use crate::schema::{self, Mode, SchemaError};
+use crate::schema::{self, Mode, Roles, SchemaError};
 
 /// Of migrations that are pending.
 const TO_RUN: &str = "to be run by `debshrew migrate`";
@@ -68,8 +69,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
                 findings.good("database", db.target().to_owned());
                 own_tables(&db, &mut findings).await;
                 for pipeline in &pipelines {
+                    match writer::rights(&db, pipeline, &mut findings).await {
+                        // Whatever is looked at would only say the same again.
+                        Some((_, false)) => continue,
+                        Some((owner, true)) => writer::tables(&db, pipeline, &owner, &mut findings).await,
+                        None => tables(&db, pipeline, &mut findings).await,
+                    }
                     halt(&db, pipeline.0, &mut findings).await;
-                    tables(&db, pipeline, &mut findings).await;
                     sinks::check(&db, pipeline, &mut findings).await;
                     for reading in &readings {
                         let is_one = config.source.urls.len() == 1;
@@ -123,7 +129,10 @@ async fn tables(db: &Db, pipeline: &(&str, &config::Pipeline), findings: &mut Fi
     let what = format!("tables of `{}`", pipeline.0);
     let report = async {
         let mut client = db.dedicated().await?;
-        Ok::<_, Error>(schema::migrate(&mut client, &migrate::wanted(&[*pipeline]), &[], Mode::DryRun).await?)
+        Ok::<_, Error>(
+            schema::migrate(&mut client, &migrate::wanted(&[*pipeline]), &Roles::default(), Mode::DryRun)
+                .await?,
+        )
     };
     let report = match report.await {
         Ok(report) => report,

@@ -5,14 +5,15 @@ use super::{Error, Globals, output};
 use crate::config::{self, Config};
 use crate::db::Db;
 use crate::printable;
-use crate::schema::{self, Mode, Report, SchemaError, Wanted};
+use crate::schema::{self, Mode, Report, Roles, SchemaError, Wanted};
 
 const HELP: &str = "\
 Examples:
   debshrew migrate
   debshrew migrate --status                 what has been applied, and what has not
   debshrew migrate --dry-run                try it in a transaction that is rolled back
-  debshrew migrate --grant-read reporting   let a role read what is replicated, later tables included";
+  debshrew migrate --grant-read reporting   let a role read what is replicated, later tables included
+  debshrew migrate --grant-write writer     let a role run pipelines, and roll them back, without owning their tables";
 
 /// Bring the database's schema up to date: debshrew's own, each pipeline's, and the journals
 ///
@@ -22,7 +23,7 @@ Examples:
 #[command(after_help = HELP)]
 pub struct Args {
     /// Show what has been applied and what has not, and change nothing
-    #[arg(long, conflicts_with_all = ["dry_run", "grant_read"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "grant_read", "grant_write"])]
     pub status: bool,
     /// Run everything in a transaction, show what it did, and roll it back
     #[arg(long)]
@@ -30,22 +31,25 @@ pub struct Args {
     /// Let this role read the pipelines' tables and debshrew's views; may be repeated
     #[arg(long, value_name = "ROLE")]
     pub grant_read: Vec<String>,
+    /// Let this role write for the pipelines, and roll them back; may be repeated
+    #[arg(long, value_name = "ROLE")]
+    pub grant_write: Vec<String>,
 }
 
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Error> {
     let config = globals.begin()?;
     config.check_database()?;
     let pipelines = chosen(&config, &[])?;
-    let mut readers = config.database.read_roles.clone();
-    readers.extend(args.grant_read.iter().cloned());
+    let mut roles = roles(&config);
+    roles.readers.extend(args.grant_read.iter().cloned());
+    roles.writers.extend(args.grant_write.iter().cloned());
     finish(async {
         let db = database(&config).await?;
         if args.status {
             return status(&pipelines, &db).await;
         }
         let mode = if args.dry_run { Mode::DryRun } else { Mode::Apply };
-        let report =
-            schema::migrate(&mut *db.dedicated().await?, &wanted(&pipelines), &readers, mode).await?;
+        let report = schema::migrate(&mut *db.dedicated().await?, &wanted(&pipelines), &roles, mode).await?;
         output::print(&describe(&report))?;
         if args.dry_run {
             output::print("dry run: everything was rolled back")?;
@@ -61,9 +65,9 @@ pub(super) async fn apply(
     pipelines: &[(&str, &config::Pipeline)],
     db: &Db,
 ) -> Result<(), Error> {
-    let readers = &config.database.read_roles;
+    let roles = roles(config);
     let report =
-        match schema::migrate(&mut *db.dedicated().await?, &wanted(pipelines), readers, Mode::Apply).await {
+        match schema::migrate(&mut *db.dedicated().await?, &wanted(pipelines), &roles, Mode::Apply).await {
             Err(SchemaError::Running { .. }) if pending(pipelines, db).await?.is_empty() => return Ok(()),
             report => report?,
         };
@@ -74,6 +78,11 @@ pub(super) async fn apply(
         }
     }
     Ok(())
+}
+
+/// The roles that the configuration lets in.
+fn roles(config: &Config) -> Roles {
+    Roles { readers: config.database.read_roles.clone(), writers: config.database.write_roles.clone() }
 }
 
 pub(super) fn wanted(pipelines: &[(&str, &config::Pipeline)]) -> Vec<Wanted> {
@@ -140,11 +149,12 @@ fn lines(report: &Report) -> Vec<(Said, String)> {
     if lines.is_empty() {
         lines.push((Said::Done, "nothing to do: everything is up to date".into()));
     }
-    let readers = report
-        .readers
-        .iter()
-        .map(|role| (Said::Done, printable::line(&format!("role `{role}` may read")).into_owned()));
-    lines.extend(readers);
+    let let_in = |roles: &[String], what: &str| -> Vec<(Said, String)> {
+        let line = |role| printable::line(&format!("role `{role}` may {what}")).into_owned();
+        roles.iter().map(|role| (Said::Done, line(role))).collect()
+    };
+    lines.extend(let_in(&report.roles.readers, "read"));
+    lines.extend(let_in(&report.roles.writers, "write"));
     lines
 }
 

@@ -11,6 +11,7 @@ pub mod error;
 pub mod migrate;
 pub mod output;
 mod relays;
+pub mod reset;
 pub mod rollback;
 pub mod run;
 pub mod service;
@@ -117,6 +118,7 @@ pub enum Command {
     Status(status::Args),
     Check(check::Args),
     Rollback(rollback::Args),
+    Reset(reset::Args),
     Sinks(sinks::Args),
     Sink(sink::Args),
     Tail(tail::Args),
@@ -161,6 +163,7 @@ fn dispatch(cli: &Cli) -> Result<(), Error> {
         Command::Status(args) => status::run(args, globals),
         Command::Check(args) => check::run(args, globals),
         Command::Rollback(args) => rollback::run(args, globals),
+        Command::Reset(args) => reset::run(args, globals),
         Command::Sinks(args) => sinks::run(args, globals),
         Command::Sink(args) => sink::run(args, globals),
         Command::Tail(args) => tail::run(args, globals),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::quoted;
 use super::{Error, Exit};
 use crate::config::{self, Config};
-use crate::db::Db;
+use crate::db::{Db, DbError};
 use crate::file;
 use crate::runtime::Transform;
 
@@ -55,6 +55,9 @@ pub async fn database(config: &Config) -> Result<Db, Error> {
     let db = Db::new(&config.database)?;
     match db.client().await {
         Ok(_) => Ok(db),
+        Err(error @ (DbError::TooOld { .. } | DbError::NotUtf8 { .. } | DbError::Pooled { .. })) => {
+            Err(error.into())
+        }
         Err(error) => Err(Error::DatabaseUnreachable(error)),
     }
 }

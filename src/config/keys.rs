@@ -112,6 +112,13 @@ pub const KEYS: &[Key] = &[
     ),
     key("database.connect_timeout", Form::Duration, Some("10s"), "Longest wait for a connection."),
     key("database.read_roles", Form::List, Some(""), "Roles that `migrate` lets read what is replicated."),
+    key("database.write_roles", Form::List, Some(""), "Roles that `migrate` lets write and roll back."),
+    key(
+        "database.owner_role",
+        Form::Text,
+        None,
+        "The role that `migrate` runs as, where `run` has another: what it owns is trusted.",
+    ),
     key(
         "source.urls",
         Form::Urls,

@@ -106,6 +106,10 @@ pub struct Database {
     pub connect_timeout: Duration,
     /// Roles that `migrate` lets read every pipeline's tables and debshrew's views.
     pub read_roles: Vec<String>,
+    /// Roles that `migrate` lets write for every pipeline.
+    pub write_roles: Vec<String>,
+    /// The role that `migrate` runs as, where the writer is another one: what it owns is trusted.
+    pub owner_role: Option<String>,
 }
 
 /// `[source]`: the metashrew servers of one chain, of which one is followed at a time.

@@ -131,6 +131,8 @@ impl Settings {
             pool_size: at.number("database.pool_size")?,
             connect_timeout: at.duration("database.connect_timeout")?,
             read_roles: at.list("database.read_roles")?,
+            write_roles: at.list("database.write_roles")?,
+            owner_role: at.text("database.owner_role")?,
         })
     }
 

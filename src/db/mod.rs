@@ -3,6 +3,7 @@
 //! Knows nothing of blocks, changes or journals; `apply` builds those on what is here.
 
 pub mod catalog;
+mod fit;
 pub mod lock;
 pub mod migrate;
 pub mod owners;
@@ -18,6 +19,7 @@ use deadpool_postgres::{
 };
 use tokio_postgres::error::SqlState;
 
+use self::fit::Door;
 use crate::config;
 use crate::failure::Kind;
 
@@ -51,7 +53,8 @@ pub enum DbError {
     Catalog(String),
     #[error(
         "schema `{schema}` belongs to role `{owner}`, which is neither debshrew's role, nor one that it is a member of, \
-         nor the database's owner, nor a superuser: what `{owner}` puts there would run with debshrew's rights; look at \
+         nor the database's owner, nor a superuser, nor \
+         `database.owner_role`: what `{owner}` puts there would run with debshrew's rights; look at \
          what is in it, then drop it or give it to debshrew's role (`alter schema … owner to …`)"
     )]
     ForeignSchema { schema: String, owner: String },
@@ -60,6 +63,19 @@ pub enum DbError {
          debshrew's rights; look at it, then drop it, and let nobody else create in that schema"
     )]
     ForeignObject { name: String, owner: String },
+    #[error("PostgreSQL at {target} has version {found}, and debshrew needs 14 or a newer one")]
+    TooOld { target: String, found: String },
+    #[error(
+        "database `{database}` has the encoding {encoding}, and debshrew needs UTF8: other text than the transform's would be \
+         stored, or none; `create database … encoding 'UTF8' template template0` makes one"
+    )]
+    NotUtf8 { database: String, encoding: String },
+    #[error(
+        "there is a connection pooler in transaction mode at {target} (as pgbouncer can be, and Supabase's port 6543 and \
+         Neon's `-pooler` hosts are): statements of one session go to several of PostgreSQL's, so that locks and settings \
+         would be somebody else's; name PostgreSQL itself in `database.url`, or a pooler in session mode"
+    )]
+    Pooled { target: String },
     #[error("a migration failed: {detail}")]
     Migration { detail: String, kind: Kind },
     #[error(
@@ -82,6 +98,9 @@ impl DbError {
             | DbError::Catalog(_)
             | DbError::ForeignSchema { .. }
             | DbError::ForeignObject { .. }
+            | DbError::TooOld { .. }
+            | DbError::NotUtf8 { .. }
+            | DbError::Pooled { .. }
             | DbError::NewerDatabase { .. }
             | DbError::OlderDatabase { .. } => Kind::Permanent,
             // All are in use, or making one took too long.
@@ -146,6 +165,9 @@ pub struct Db {
     target: String,
     /// The schema `debshrew` is there, and belongs to a role that is trusted.
     trusted: Arc<AtomicBool>,
+    door: Arc<Door>,
+    /// What is behind the door will do.
+    fit: Arc<AtomicBool>,
     clear_to: Option<String>,
 }
 
@@ -161,6 +183,7 @@ impl Db {
             postgres.application_name("debshrew");
         }
         let target = config::shown_target(&postgres);
+        let door = Door { postgres: postgres.clone(), connector: connector.clone() };
         let pool = |size: usize, patience: session::Patience| {
             let mut postgres = postgres.clone();
             patience.set(&mut postgres);
@@ -175,7 +198,7 @@ impl Db {
                 .wait_timeout(Some(Duration::from_secs(30)))
                 .create_timeout(Some(config.connect_timeout))
                 .recycle_timeout(Some(config.connect_timeout))
-                .post_create(Hook::async_fn(|client, _| Box::pin(session::pin(client))))
+                .post_create(pinned(config))
                 .build()
                 .map_err(|error| DbError::Tls(error.to_string()))
         };
@@ -185,6 +208,8 @@ impl Db {
             beats: pool(1, session::Patience::Bounded)?,
             target,
             trusted: Arc::default(),
+            door: Arc::new(door),
+            fit: Arc::default(),
             clear_to,
         })
     }
@@ -201,7 +226,7 @@ impl Db {
     }
 
     async fn get(&self, pool: &Pool) -> Result<Object, DbError> {
-        let client = pool.get().await.map_err(|error| match error {
+        let client = self.fit_client(pool).await?.map_err(|error| match error {
             PoolError::Backend(source) | PoolError::PostCreateHook(HookError::Backend(source)) => {
                 DbError::Connect { target: self.target.clone(), source }
             }
@@ -213,6 +238,23 @@ impl Db {
             self.trusted.store(there, Ordering::Relaxed);
         }
         Ok(client)
+    }
+
+    /// A connection of the pool, to a server and a database that will do.
+    async fn fit_client(&self, pool: &Pool) -> Result<Result<Object, PoolError>, DbError> {
+        if self.fit.load(Ordering::Relaxed) {
+            return Ok(pool.get().await);
+        }
+        self.door.refuse_unfit(&self.target).await?;
+        self.fit.store(true, Ordering::Relaxed);
+        // The sessions that this took may still count, where a role may not have many.
+        for _ in 0..20 {
+            match pool.get().await {
+                Err(error) if is_full(&error) => tokio::time::sleep(Duration::from_millis(50)).await,
+                got => return Ok(got),
+            }
+        }
+        Ok(pool.get().await)
     }
 
     /// A connection for one owner alone, whose session may be set up as it likes; closed when dropped.
@@ -241,6 +283,19 @@ impl Db {
     pub fn password_may_be_seen_on_the_way_to(&self) -> Option<&str> {
         self.clear_to.as_deref()
     }
+}
+
+fn is_full(error: &PoolError) -> bool {
+    matches!(error, PoolError::Backend(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS))
+}
+
+/// Pins each session's settings. The session also knows which role is trusted as the owner; see [`owners`].
+fn pinned(config: &config::Database) -> Hook {
+    let owner = config.owner_role.clone().unwrap_or_default();
+    Hook::async_fn(move |client: &mut ClientWrapper, _| {
+        let owner = owner.clone();
+        Box::pin(async move { session::pin(client, &owner).await })
+    })
 }
 
 /// A name as SQL: in double quotes, with those inside doubled. The one way in which names get into SQL.

@@ -2,7 +2,8 @@
 //!
 //! Who owns a schema or a table can put code into it, as a view, a default or a trigger, that runs with the rights of whoever
 //! uses it. So debshrew uses those alone that belong to its own role, to a role that it is a member of, to the database's
-//! owner or to a superuser: to somebody who has its rights already, or whom it cannot do without.
+//! owner, to a superuser or to the role that the configuration names as the owner (`database.owner_role`): to somebody who has
+//! its rights already, or whom it cannot do without.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use super::DbError;
 /// Roles that are trusted. A superuser counts as a member of every role in `pg_has_role`, so memberships are followed here.
 const TRUSTED: &str = "\
 with recursive member_of (oid) as (
-  select r.oid from pg_catalog.pg_roles r where r.rolname = current_user
+  select r.oid from pg_catalog.pg_roles r
+   where r.rolname in (current_user, pg_catalog.current_setting('debshrew.owner_role', true))
   union
   select m.roleid from pg_catalog.pg_auth_members m join member_of o on o.oid = m.member
 ), trusted (oid) as (

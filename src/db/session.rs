@@ -49,9 +49,12 @@ const WATCH: &str = "-- db::session::watch\n\
                    ('tcp_user_timeout', '30s'), ('client_connection_check_interval', '5s')) v (name, value) \
       join pg_catalog.pg_settings s on s.name = v.name";
 
-pub(super) async fn pin(client: &ClientWrapper) -> Result<(), HookError> {
+/// `owner`: the role that is trusted as the owner, which the session is to know.
+pub(super) async fn pin(client: &ClientWrapper, owner: &str) -> Result<(), HookError> {
     client.batch_execute(UNLIMIT).await.map_err(HookError::Backend)?;
     client.batch_execute(PIN).await.map_err(HookError::Backend)?;
+    let owner = format!("-- db::session::pin\nset debshrew.owner_role = '{}'", owner.replace('\'', "''"));
+    client.batch_execute(&owner).await.map_err(HookError::Backend)?;
     match client.batch_execute(WATCH).await {
         Err(error) if error.code().is_none() => Err(HookError::Backend(error)),
         Err(error) => {

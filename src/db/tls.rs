@@ -206,6 +206,8 @@ mod tests {
             pool_size: 1,
             connect_timeout: std::time::Duration::from_secs(1),
             read_roles: Vec::new(),
+            write_roles: Vec::new(),
+            owner_role: None,
         })
         .map_err(|error| error.to_string())
     }

@@ -11,6 +11,7 @@ mod journals;
 mod lease;
 mod pipelines;
 mod readers;
+mod reset;
 mod sinks;
 mod sizes;
 
@@ -24,7 +25,8 @@ pub use history::{Cause, RolledBack, begin_rollback, committed_hash, end_rollbac
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
-pub use readers::{add_reader, readers};
+pub use readers::{add_reader, add_writer, readers, writers};
+pub use reset::forget;
 pub use sinks::{
     Ahead, Attach, Attached, Cursor, LoggedBlock, LoggedReorg, Retracted, SinkLease, SinkNeeds, SinkOrder,
     SinkOverview, SinkRecord, SinkSpec, Stage, Standing, ahead, detach_late, forget_retracted, is_on_disk,

@@ -30,19 +30,17 @@ pub(super) struct Steps {
     pub renamed: Vec<String>,
 }
 
-/// Makes the schema of the pipeline's journals, with its state and the state's journal.
+/// Makes the state and its journal in the schema of the pipeline's journals.
 pub(super) async fn prepare(transaction: &Transaction<'_>, pipeline: &str) -> Result<(), SchemaError> {
     let schema = journal_schema(pipeline);
     let sql = format!(
         "-- schema::journal::prepare\n\
-         create schema if not exists {schema};\n\
-         comment on schema {schema} is 'debshrew: state and undo journals of a pipeline; not for use by others';\n\
          create table if not exists {schema}.{STATE_TABLE} (\n  \
            key bytea not null,\n  value bytea not null,\n  constraint {STATE_TABLE}_pkey primary key (key)\n);\n\
          comment on table {schema}.{STATE_TABLE} is 'The transform''s state.';\n",
         schema = quote(&schema),
     );
-    execute(transaction, &sql, "make the journal schema").await
+    execute(transaction, &sql, "make the state's table").await
 }
 
 /// What a migration has done that the catalog does not show.

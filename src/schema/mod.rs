@@ -8,16 +8,20 @@ mod grant;
 mod journal;
 mod names;
 mod record;
+mod reset;
 mod setup;
 mod text;
 mod witness;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tokio_postgres::{Client, Transaction};
 
-pub use setup::{Mode, PipelineReport, Progress, Report, history, migrate, progress};
+pub use reset::{Reset, reset};
+pub use setup::{Mode, PipelineReport, Progress, Report, Roles, history, migrate, progress};
+pub use writer::{lacking, other_owner};
 
 use crate::block::Height;
 use crate::db::catalog::{self, Table};
@@ -53,6 +57,15 @@ pub enum SchemaError {
     OutOfStep { pipeline: String, differences: String },
     #[error("pipeline `{pipeline}` cannot be had for now: {by}; stop it first")]
     Running { pipeline: String, by: String },
+    #[error(
+        "`migrate` is for `{owner}`, to whom the schema `debshrew` belongs, or a role that is a member of it: this role may \
+         not create anything there"
+    )]
+    NotOwner { owner: String },
+    #[error(
+        "pipeline `{pipeline}` was not reset: what would go with it is no longer what was said; try once more"
+    )]
+    Meanwhile { pipeline: String },
     #[error("table `{table}` cannot be replicated: {reasons}")]
     Refused { table: String, reasons: String },
 }
@@ -62,9 +75,11 @@ impl SchemaError {
         match self {
             SchemaError::Db(error) => error.kind(),
             SchemaError::Register(error) => error.kind(),
-            SchemaError::OutOfStep { .. } | SchemaError::Running { .. } | SchemaError::Refused { .. } => {
-                Kind::Permanent
-            }
+            SchemaError::OutOfStep { .. }
+            | SchemaError::Running { .. }
+            | SchemaError::NotOwner { .. }
+            | SchemaError::Meanwhile { .. }
+            | SchemaError::Refused { .. } => Kind::Permanent,
         }
     }
 
@@ -75,6 +90,8 @@ impl SchemaError {
             SchemaError::Db(_)
             | SchemaError::OutOfStep { .. }
             | SchemaError::Running { .. }
+            | SchemaError::NotOwner { .. }
+            | SchemaError::Meanwhile { .. }
             | SchemaError::Refused { .. } => None,
         }
     }

@@ -12,13 +12,15 @@ use tokio_postgres::{Client, Transaction};
 use super::record::Records;
 use super::text::may_convert;
 use super::witness::Witness;
-use super::{SchemaError, Wanted, constraints, execute, grant, journal, read_own, read_tables, running};
+use super::{
+    SchemaError, Wanted, constraints, execute, grant, journal, read_own, read_tables, running, writer,
+};
 use crate::db::catalog::{self, Table};
 use crate::db::lock::Lock;
 use crate::db::owners::{foreign_creators, refuse_foreign_objects, refuse_foreign_schemas};
 use crate::db::{DbError, migrate, quote};
 use crate::register::{self, Registered, read_journals, write_journals};
-use crate::table::{STATE_TABLE, Target, advice, journal_schema};
+use crate::table::{STATE_TABLE, Tables, Target, advice, journal_schema};
 
 /// What people query: views, which may be made again at any time.
 const VIEWS: [&str; 5] = [
@@ -41,8 +43,15 @@ pub enum Mode {
 pub struct Report {
     pub own: Vec<String>,
     pub pipelines: Vec<PipelineReport>,
-    /// Roles that may read now.
+    /// Roles that were let in now.
+    pub roles: Roles,
+}
+
+/// Roles that are let in, for the tables of now and those to come.
+#[derive(Clone, Debug, Default)]
+pub struct Roles {
     pub readers: Vec<String>,
+    pub writers: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -75,11 +84,11 @@ pub fn history(pipeline: &str) -> String {
 pub async fn migrate(
     client: &mut Client,
     wanted: &[Wanted],
-    readers: &[String],
+    roles: &Roles,
     mode: Mode,
 ) -> Result<Report, SchemaError> {
     Lock::Migration.take(client).await?;
-    let report = migrate_locked(client, wanted, readers, mode).await;
+    let report = migrate_locked(client, wanted, roles, mode).await;
     // Also what `migrate_locked` took; both end with the session if this does not reach the server.
     let released = client.batch_execute("select pg_catalog.pg_advisory_unlock_all()").await;
     let report = report?;
@@ -90,12 +99,15 @@ pub async fn migrate(
 async fn migrate_locked(
     client: &mut Client,
     wanted: &[Wanted],
-    readers: &[String],
+    roles: &Roles,
     mode: Mode,
 ) -> Result<Report, SchemaError> {
     let transaction = client.transaction().await.map_err(DbError::statement("begin the migrations"))?;
     let mut report = Report::default();
     make_schema(&transaction, "debshrew").await?;
+    if let Some(owner) = writer::other_owner(&transaction).await? {
+        return Err(SchemaError::NotOwner { owner });
+    }
     refuse_foreign_objects(&transaction, &["debshrew"]).await?;
     migrate::refuse_newer(&transaction).await?;
     for pipeline in wanted {
@@ -110,13 +122,13 @@ async fn migrate_locked(
     for view in VIEWS {
         execute(&transaction, view, "make the views").await?;
     }
-    for role in readers {
+    for role in &roles.readers {
         grant::overview(&transaction, role).await?;
     }
     for pipeline in wanted {
-        report.pipelines.push(migrate_pipeline(&transaction, pipeline, readers).await?);
+        report.pipelines.push(migrate_pipeline(&transaction, pipeline, roles).await?);
     }
-    report.readers = readers.to_vec();
+    report.roles = roles.clone();
     match mode {
         Mode::Apply => transaction.commit().await.map_err(DbError::statement("commit the migrations"))?,
         Mode::DryRun => transaction.rollback().await.map_err(DbError::statement("end the dry run"))?,
@@ -127,13 +139,18 @@ async fn migrate_locked(
 async fn migrate_pipeline(
     transaction: &Transaction<'_>,
     wanted: &Wanted,
-    readers: &[String],
+    roles: &Roles,
 ) -> Result<PipelineReport, SchemaError> {
     let registered =
         register::register(transaction, &wanted.name, &wanted.schema, wanted.start_height).await?;
     let schema = quote(&wanted.schema);
     make_schema(transaction, &wanted.schema).await?;
-    make_schema(transaction, &journal_schema(&wanted.name)).await?;
+    let journals = journal_schema(&wanted.name);
+    if make_schema(transaction, &journals).await? {
+        let comment = "debshrew: state and undo journals of a pipeline; not for use by others";
+        let sql = format!("comment on schema {} is '{comment}'", quote(&journals));
+        execute(transaction, &sql, "say what the journals' schema is for").await?;
+    }
     refuse_foreign_objects(transaction, &[&journal_schema(&wanted.name)]).await?;
     renumber(transaction, &registered).await?;
     let mut ran = Vec::new();
@@ -169,12 +186,7 @@ async fn migrate_pipeline(
         !tables.refused().contains_key(name) && tables.all().iter().all(|one| one.table.name != *name)
     });
     let replicated = || tables.of_rows();
-    for role in readers {
-        register::add_reader(transaction, registered.id, role).await?;
-    }
-    for role in register::readers(transaction, registered.id).await? {
-        grant::replicated(transaction, &role, &tables, &wanted.schema).await?;
-    }
+    let_in(transaction, &registered, roles, &tables).await?;
     let creators = foreign_creators(transaction, &wanted.schema).await?;
     let note = |role: &String| {
         let grantee = if role == "PUBLIC" { role.clone() } else { quote(role) };
@@ -202,6 +214,28 @@ async fn migrate_pipeline(
     })
 }
 
+/// Lets roles in, those that were let in before among them, since there may be new tables.
+async fn let_in(
+    transaction: &Transaction<'_>,
+    pipeline: &Registered,
+    roles: &Roles,
+    tables: &Tables,
+) -> Result<(), SchemaError> {
+    for role in &roles.readers {
+        register::add_reader(transaction, pipeline.id, role).await?;
+    }
+    for role in register::readers(transaction, pipeline.id).await? {
+        grant::replicated(transaction, &role, tables, &pipeline.schema).await?;
+    }
+    for role in &roles.writers {
+        register::add_writer(transaction, pipeline.id, role).await?;
+    }
+    for role in register::writers(transaction, pipeline.id).await? {
+        writer::let_write(transaction, &role, &pipeline.name, &pipeline.schema).await?;
+    }
+    Ok(())
+}
+
 /// Gives up the pipeline's sinks if journals were emptied, or tables renamed, which consumers know by their names; and if
 /// tables were dropped, those that have not published all of them.
 async fn lose_sinks(
@@ -222,11 +256,16 @@ async fn lose_sinks(
     Ok((lost, why))
 }
 
-/// Makes a schema, unless it exists and belongs to somebody who is trusted.
-async fn make_schema(transaction: &Transaction<'_>, name: &str) -> Result<(), SchemaError> {
+/// Makes a schema, unless it exists and belongs to somebody who is trusted. Where it exists, no right to make any is needed.
+/// Returns whether it made it.
+async fn make_schema(transaction: &Transaction<'_>, name: &str) -> Result<bool, SchemaError> {
+    if refuse_foreign_schemas(transaction, &[name]).await? {
+        return Ok(false);
+    }
     let sql = format!("create schema if not exists {}", quote(name));
     execute(transaction, &sql, &format!("make the schema `{name}`")).await?;
-    Ok(refuse_foreign_schemas(transaction, &[name]).await.map(drop)?)
+    // Somebody else may have been faster.
+    Ok(refuse_foreign_schemas(transaction, &[name]).await?)
 }
 
 /// After a restore from a dump, gives the records the numbers of now, before migrations change names.

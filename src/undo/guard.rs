@@ -1,6 +1,7 @@
 //! Keeps everything else out of a rollback: other writers, triggers of the user's, and references from elsewhere.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Oid;
 
 use super::UndoError;
 use super::images::Journaled;
@@ -14,6 +15,9 @@ const MEMBERS: &str = "select oid from pg_catalog.unnest($1::pg_catalog.oid[]) o
 
 /// A trigger that is switched off, and how it is switched on again.
 struct Trigger {
+    oid: Oid,
+    /// Whether this session's role may switch it itself.
+    is_ours: bool,
     table: String,
     name: String,
     /// As `pg_trigger.tgenabled` has it.
@@ -75,15 +79,18 @@ impl Guard {
     }
 
     async fn switch(&self, client: &Client, how: impl Fn(&str) -> &'static str) -> Result<(), UndoError> {
-        for Trigger { table, name, enabled } in &self.triggers {
-            let sql = format!(
-                "-- undo::guard::switch\nalter table only {table} {} trigger {}",
-                how(enabled),
-                quote(name)
-            );
-            client.batch_execute(&sql).await.map_err(DbError::statement(format!(
-                "switch trigger `{name}` of table {table} off and on"
-            )))?;
+        for Trigger { oid, is_ours, table, name, enabled } in &self.triggers {
+            let how = how(enabled);
+            let switched = if *is_ours {
+                let name = quote(name);
+                let sql = format!("-- undo::guard::switch\nalter table only {table} {how} trigger {name}");
+                client.batch_execute(&sql).await
+            } else {
+                let sql = "-- undo::guard::switch\nselect debshrew.switch_trigger($1, $2, $3)";
+                client.execute(sql, &[oid, name, &how]).await.map(drop)
+            };
+            let what = || format!("switch trigger `{name}` of table {table} off and on");
+            switched.map_err(|error| DbError::statement(what())(error))?;
         }
         Ok(())
     }
@@ -94,7 +101,8 @@ impl Guard {
 async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoError> {
     let sql = format!(
         "-- undo::guard::triggers\n\
-             select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as table_name, \
+             select c.oid, pg_catalog.pg_has_role(c.relowner, 'usage') as is_ours, \
+                    pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as table_name, \
                     g.tgname::text as name, g.tgenabled::text as enabled \
                from pg_catalog.pg_trigger g \
                join pg_catalog.pg_class c on c.oid = g.tgrelid \
@@ -105,6 +113,8 @@ async fn triggers(client: &Client, oids: &[u32]) -> Result<Vec<Trigger>, UndoErr
     );
     let rows = client.query(&sql, &[&oids]).await.map_err(DbError::statement("look for triggers"))?;
     let trigger = |row: &tokio_postgres::Row| Trigger {
+        oid: row.get("oid"),
+        is_ours: row.get("is_ours"),
         table: row.get("table_name"),
         name: row.get("name"),
         enabled: row.get("enabled"),

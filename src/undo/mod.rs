@@ -38,7 +38,7 @@ pub enum UndoError {
         source: tokio_postgres::Error,
     },
     #[error("the journal of pipeline `{pipeline}` reaches back to height {floor}, and {} is needed", or_start(.to))]
-    TooDeep { pipeline: String, schema: String, floor: Height, to: Option<Height> },
+    TooDeep { pipeline: String, floor: Height, to: Option<Height> },
     #[error("pipeline `{pipeline}` has no block above {to} to roll back")]
     NothingAbove { pipeline: String, to: String },
     #[error("table `{table}` cannot be rolled back, since it cannot be replicated any more: {reason}")]
@@ -83,14 +83,10 @@ impl UndoError {
     pub fn advice(&self) -> Option<String> {
         match self {
             UndoError::Register(error) => error.advice(),
-            UndoError::TooDeep { pipeline, schema, .. } => Some(format!(
+            UndoError::TooDeep { pipeline, .. } => Some(format!(
                 "the journal reaches no further because of `retention`, or since a migration converted rows (`debshrew \
                  migrate` said so). If the source comes back to the committed branch, `debshrew run` goes on. Otherwise \
-                 process all blocks again: run `drop schema {}, {} cascade; drop table if exists {}; delete from \
-                 debshrew.pipeline where name = '{pipeline}';` in the database, then `debshrew migrate` and `debshrew run`",
-                quote(schema),
-                quote(&format!("debshrew_{pipeline}")),
-                format_args!("debshrew.{}", quote(&format!("migrations_{pipeline}"))),
+                 process all blocks again: `debshrew reset {pipeline}`, then `debshrew migrate` and `debshrew run`"
             )),
             UndoError::Refused { .. } => Some("take the reason away, and start `debshrew run` again".into()),
             UndoError::Referenced { outside, constraint, .. } => {

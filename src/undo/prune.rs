@@ -98,10 +98,7 @@ async fn prune(
     for target in tables.all() {
         let what = || DbError::statement(format!("prune the journal of `{}`", target.table.name));
         // Ranges that no summary covers would be read each time.
-        let summarise = "-- undo::prune::summarise\n\
-             select brin_summarize_new_values(i.indexrelid) from pg_index i \
-               join pg_class c on c.oid = i.indexrelid join pg_am a on a.oid = c.relam \
-              where i.indrelid = $1::text::regclass and a.amname = 'brin'";
+        let summarise = "-- undo::prune::summarise\nselect debshrew.summarise($1::text::regclass)";
         client.query(summarise, &[&target.journal]).await.map_err(what())?;
         let mut after = after;
         while after < Some(floor) {

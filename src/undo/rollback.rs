@@ -26,12 +26,9 @@ pub fn check_reach(
 ) -> Result<(), UndoError> {
     match checkpoint.floor {
         // `None` sorts below every height, as "before the first block" should.
-        Some(floor) if to < Some(floor) => Err(UndoError::TooDeep {
-            pipeline: pipeline.name.clone(),
-            schema: pipeline.schema.clone(),
-            floor,
-            to,
-        }),
+        Some(floor) if to < Some(floor) => {
+            Err(UndoError::TooDeep { pipeline: pipeline.name.clone(), floor, to })
+        }
         _ => Ok(()),
     }
 }

@@ -11,7 +11,7 @@ use debshrew::config::{Database, Secret};
 use debshrew::db::Db;
 use debshrew::pipeline::{PipelineError, Writer};
 use debshrew::register::{Cause, RolledBack};
-use debshrew::schema::{Mode, Report, SchemaError, Wanted, migrate};
+use debshrew::schema::{Mode, Report, Roles, SchemaError, Wanted, migrate};
 use debshrew::table::{ChangeSet, StateWrite, TableError};
 use debshrew::undo::{Pruner, UndoError};
 use serde_json::value::RawValue;
@@ -95,6 +95,8 @@ pub fn connect_as(dsn: &str) -> Db {
         pool_size: 4,
         connect_timeout: std::time::Duration::from_secs(30),
         read_roles: Vec::new(),
+        write_roles: Vec::new(),
+        owner_role: None,
     })
     .unwrap()
 }
@@ -149,7 +151,7 @@ impl Rig {
     /// Stops the writer and runs what there is to run.
     pub async fn migrate_again(&mut self, mode: Mode) -> Result<Report, SchemaError> {
         self.stop().await;
-        migrate(&mut self.db.dedicated().await.unwrap(), &[self.wanted()], &[], mode).await
+        migrate(&mut self.db.dedicated().await.unwrap(), &[self.wanted()], &Roles::default(), mode).await
     }
 
     /// Drops the writer and waits until its session is gone.

@@ -73,6 +73,8 @@ fn pool(dsn: &str) -> Result<Db, Error> {
         pool_size: 4,
         connect_timeout: Duration::from_secs(10),
         read_roles: Vec::new(),
+        write_roles: Vec::new(),
+        owner_role: None,
     })?)
 }
 
