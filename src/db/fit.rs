@@ -81,7 +81,7 @@ async fn share_processes(first: &Client, second: &Client) -> Result<bool, tokio_
     second.simple_query("begin").await?;
     let meanwhile = process(second).await?;
     let mut seen = vec![process(first).await?];
-    second.simple_query("commit").await?;
+    second.simple_query("rollback").await?;
     // Poolers that hand out one after the other come to another one.
     for _ in 0..3 {
         seen.push(process(first).await?);
