@@ -55,13 +55,27 @@ impl Consumer {
         }
         self.sink.fails.store(false, Ordering::Relaxed);
         let since = Instant::now();
-        while let Err(error) = self.run.catch_up().await {
-            // The session that was given up may still hold the lock.
-            if since.elapsed() > Duration::from_secs(20) {
-                return Err(format!("{} does not catch up: {}", self.name, whole(&error)));
+        // The session that was given up may still hold the lock.
+        loop {
+            let done = self.run.catch_up().await;
+            if done.is_ok() && self.is_done(rig).await {
+                break;
             }
+            if since.elapsed() > Duration::from_secs(30) {
+                let why = done.err().map(|error| whole(&error));
+                return Err(format!("{} does not catch up: {}", self.name, why.unwrap_or_default()));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         self.check(rig, keys).await
+    }
+
+    /// Whether the stream is where the checkpoint is.
+    async fn is_done(&self, rig: &Rig) -> bool {
+        let sql = "select exists (select from debshrew.sinks s join debshrew.pipelines p using (pipeline) \
+                    where s.pipeline = $1 and s.sink = $2 and s.lag_blocks = 0 \
+                      and s.block_hash is not distinct from p.block_hash)";
+        rig.client.query_one(sql, &[&rig.name, &self.name]).await.unwrap().get(0)
     }
 
     async fn check(&mut self, rig: &Rig, keys: &BTreeMap<String, Vec<usize>>) -> Result<(), String> {
