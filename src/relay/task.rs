@@ -116,7 +116,7 @@ impl Relay {
             if let Some(idle) = why_idle(&record, tries.is_first) {
                 return Ok(idle);
             }
-            if register::is_taken(&client, &record).await? {
+            if register::is_taken(&client, &record, &mut tries.silence).await? {
                 return Ok(Session::Idle);
             }
         }

@@ -320,8 +320,14 @@ pub async fn sink_record(
     row.map_err(DbError::statement("look up the sink"))?.map(|row| SinkRecord::read(&row)).transpose()
 }
 
-/// Whether a session has the right to move the sink's cursor.
-pub async fn is_taken(client: &Client, sink: &SinkRecord) -> Result<bool, RegisterError> {
+/// Whether a session has the right to move the sink's cursor. One that has gone silent is ended, so that the right is free the
+/// next time.
+pub async fn is_taken(
+    client: &Client,
+    sink: &SinkRecord,
+    silence: &mut Silence,
+) -> Result<bool, RegisterError> {
+    silence.end_relay(client, sink.id).await?;
     Ok(Lock::Sink(sink.id).holder(client).await?.is_some())
 }
 
