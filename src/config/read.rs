@@ -59,22 +59,20 @@ pub(super) fn bytes(value: &ValueKind, least: u64, most: u64) -> Result<u64, Str
 
 /// `500ms`, or a number of seconds; more than nothing, a day at most.
 pub(super) fn duration(value: &ValueKind) -> Result<Duration, String> {
-    seconds(value)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .or_else(|| match value {
-            ValueKind::String(text) => humantime::parse_duration(text).ok(),
-            _ => None,
-        })
-        .filter(|duration| (Duration::from_millis(1)..=LONGEST).contains(duration))
-        .ok_or_else(|| {
-            "it must be a duration such as `500ms` or `1m 30s`, or a number of seconds, from 1ms to 24h"
-                .to_owned()
-        })
+    duration_up_to(LONGEST, value).ok_or_else(|| {
+        "it must be a duration such as `500ms` or `1m 30s`, or a number of seconds, from 1ms to 24h"
+            .to_owned()
+    })
 }
 
 /// The same, of up to ten years.
 pub(super) fn long_duration(value: &ValueKind) -> Result<Duration, String> {
-    let longest = LONGEST * 3653;
+    duration_up_to(LONGEST * 3653, value).ok_or_else(|| {
+        "it must be a duration such as `1h` or `7d`, or a number of seconds, up to ten years".to_owned()
+    })
+}
+
+fn duration_up_to(longest: Duration, value: &ValueKind) -> Option<Duration> {
     seconds(value)
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .or_else(|| match value {
@@ -82,9 +80,6 @@ pub(super) fn long_duration(value: &ValueKind) -> Result<Duration, String> {
             _ => None,
         })
         .filter(|duration| (Duration::from_millis(1)..=longest).contains(duration))
-        .ok_or_else(|| {
-            "it must be a duration such as `1h` or `7d`, or a number of seconds, up to ten years".to_owned()
-        })
 }
 
 /// `snapshot`, `now`, or a height.

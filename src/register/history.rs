@@ -24,6 +24,17 @@ pub async fn committed_hash(
     Ok(row.and_then(|row| BlockHash::from_slice(row.get(0))))
 }
 
+/// The block at a height that is committed for certain.
+pub async fn committed_block(
+    client: &impl GenericClient,
+    pipeline: i32,
+    height: Height,
+) -> Result<BlockRef, RegisterError> {
+    let hash = committed_hash(client, pipeline, height).await?;
+    let hash = hash.ok_or(RegisterError::Damaged("a committed block is missing in the block log"))?;
+    Ok(BlockRef { height, hash })
+}
+
 /// The state roots that were recorded with the blocks at these heights, where there are any, the highest first. None are in
 /// a database that was set up by an earlier version and not migrated yet.
 pub async fn recorded_roots(

@@ -21,7 +21,9 @@ pub use activity::{
 };
 pub use checkpoint::{Checkpoint, checkpoint, cut};
 pub use heartbeat::Silence;
-pub use history::{Cause, RolledBack, begin_rollback, committed_hash, end_rollback, recorded_roots};
+pub use history::{
+    Cause, RolledBack, begin_rollback, committed_block, committed_hash, end_rollback, recorded_roots,
+};
 pub use journals::{JournalRecord, RecordedColumn, read_journals, write_journals};
 pub use lease::{Lease, Move, MoveBack};
 pub use pipelines::{Registered, find, register};
@@ -32,6 +34,7 @@ pub use sinks::{
     SinkOverview, SinkRecord, SinkSpec, Stage, Standing, ahead, detach_late, forget_retracted, is_on_disk,
     is_taken, last_reorg, late_blocker, lock_reserved, lose_sinks, lose_sinks_behind, order_sink,
     read_retracted, retracted_block, sink_needs, sink_overview, sink_record, sinks_reach, write_retracted,
+    written_to,
 };
 pub use sizes::{Size, Sizes, sizes};
 
@@ -112,8 +115,8 @@ fn height(value: Option<i32>) -> Result<Option<Height>, RegisterError> {
         .transpose()
 }
 
-/// Whether a query failed because nothing is set up in the database.
-fn is_missing(error: &tokio_postgres::Error) -> bool {
+/// Whether a query failed because a table or schema that it names is not there: nothing is set up in the database, say.
+pub fn is_missing(error: &tokio_postgres::Error) -> bool {
     use tokio_postgres::error::SqlState;
     error.code().is_some_and(|code| [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME].contains(code))
 }

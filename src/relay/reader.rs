@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use super::error::RelayError;
 use super::pattern::Patterns;
 use crate::block::{BlockRef, Height};
 use crate::db::{Db, DbError};
-use crate::register::{self, Ahead, Checkpoint, Cursor, LoggedBlock, LoggedReorg, RegisterError, Registered};
+use crate::register::{self, Ahead, Checkpoint, Cursor, LoggedBlock, LoggedReorg, Registered};
 use crate::schema;
 use crate::table::{Role, Tables, journal_schema};
 use crate::undo::{self, Event, Range};
@@ -113,7 +112,7 @@ impl Reader {
         let lock = format!("lock table {} in access share mode", names.join(", "));
         match self.client.batch_execute(&lock).await {
             Ok(()) => Ok(true),
-            Err(error) if is_gone(&error) => {
+            Err(error) if register::is_missing(&error) => {
                 self.tables = None;
                 Ok(false)
             }
@@ -190,18 +189,15 @@ impl Reader {
 
     /// The block that is committed at a height, inside a transaction that has begun.
     pub(super) async fn committed(&self, height: Height) -> Result<BlockRef, RelayError> {
-        let hash = register::committed_hash(&*self.client, self.pipeline.id, height).await?;
-        let hash = hash.ok_or(RegisterError::Damaged("a committed block is missing in the block log"))?;
-        Ok(BlockRef { height, hash })
+        Ok(register::committed_block(&*self.client, self.pipeline.id, height).await?)
     }
 
     /// The checkpoint and the last rollback, inside a transaction that has begun.
     pub(super) async fn stands_at(&self, generation: i32) -> Result<(Cursor, String), RelayError> {
-        let none = Cursor { block: None, reorg: i64::MAX, generation };
-        let start = self.pipeline.start_height;
-        let ahead = register::ahead(&*self.client, self.pipeline.id, start, none).await?;
+        let checkpoint = register::checkpoint(&*self.client, self.pipeline.id).await?;
+        let written_to = register::written_to(&*self.client).await?;
         let reorg = register::last_reorg(&*self.client, self.pipeline.id).await?;
-        Ok((Cursor { block: ahead.checkpoint.block, reorg, generation }, ahead.written_to))
+        Ok((Cursor { block: checkpoint.block, reorg, generation }, written_to))
     }
 
     /// What a rollback took back: the block's events, and the block below it, as far as it was taken back as well.
@@ -248,11 +244,6 @@ impl Reader {
             .await
             .map_err(DbError::statement("look at one state of the database"))?)
     }
-}
-
-/// Whether a table that a statement named is not there.
-fn is_gone(error: &tokio_postgres::Error) -> bool {
-    matches!(error.code(), Some(&SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME))
 }
 
 /// Refuses if images above the cursor may be gone.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::block::{BlockRef, Height};
-use crate::register::Cursor;
+use crate::register::{Cursor, LoggedBlock, LoggedReorg};
 use crate::undo::{Event, EventTable};
 
 /// One transaction of a sink: a block applied, a block retracted, or a part of a snapshot.
@@ -39,6 +39,19 @@ pub enum StepKind {
 }
 
 impl Step {
+    /// The next block of a stream that stands at `from`.
+    pub(super) fn apply(logged: LoggedBlock, events: Vec<Event>, from: Cursor) -> Step {
+        let kind = StepKind::Apply { block: logged.block, previous: from.block };
+        Step { kind, events, cursor: Cursor { block: Some(logged.block), ..from }, at: logged.at }
+    }
+
+    /// The way back from a block, down to where the stream then stands. `events`: what the block did.
+    pub(super) fn retract(reorg: &LoggedReorg, block: BlockRef, events: Vec<Event>, cursor: Cursor) -> Step {
+        let kind = StepKind::Retract { block, previous: cursor.block, fork: reorg.to, reorg: reorg.id };
+        let events = events.into_iter().rev().map(Event::inverted).collect();
+        Step { kind, events, cursor, at: reorg.at }
+    }
+
     /// Names the step, the same whenever it is published again: what consumers tell repetitions by.
     pub fn id(&self) -> String {
         let height = |block: &Option<BlockRef>| block.map_or(-1, |block| i64::from(block.height.get()));

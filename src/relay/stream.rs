@@ -12,7 +12,7 @@ use super::reader::{Next, Reader};
 use super::setup::{Relay, Until};
 use super::sink::{Position, Sink};
 use super::snapshot::Snapshot;
-use super::step::{Step, StepKind};
+use super::step::Step;
 use crate::block::{BlockRef, Height};
 use crate::config::Beginning;
 use crate::failure::crash_point;
@@ -236,14 +236,11 @@ impl<'a> Stream<'a> {
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         for (logged, events) in blocks.into_iter().take_while(|_| !stop.is_cancelled()) {
-            let (block, previous) = (logged.block, self.record.cursor.block);
-            if !self.reserve(block.height).await? {
+            if !self.reserve(logged.block.height).await? {
                 // It may be rolled back by now.
                 break;
             }
-            let cursor = Cursor { block: Some(block), ..self.record.cursor };
-            let step = Step { kind: StepKind::Apply { block, previous }, events, cursor, at: logged.at };
-            if !self.publish(step).await? {
+            if !self.publish(Step::apply(logged, events, self.record.cursor)).await? {
                 break;
             }
         }
@@ -256,12 +253,10 @@ impl<'a> Stream<'a> {
         let fork = reorg.to.map(|to| to.height);
         while let Some(block) = self.record.cursor.block.filter(|block| Some(block.height) > fork) {
             let (events, previous) = self.reader.retracted(reorg, block).await?;
-            let events: Vec<Event> = events.into_iter().rev().map(Event::inverted).collect();
             let is_last = previous.map(|block| block.height) <= fork;
             let past = if is_last { reorg.id } else { self.record.cursor.reorg };
             let cursor = Cursor { block: previous, reorg: past, ..self.record.cursor };
-            let kind = StepKind::Retract { block, previous, fork: reorg.to, reorg: reorg.id };
-            self.publish(Step { kind, events, cursor, at: reorg.at }).await?;
+            self.publish(Step::retract(reorg, block, events, cursor)).await?;
         }
         self.flush().await?;
         if self.record.cursor.reorg < reorg.id {

@@ -8,7 +8,7 @@ use super::error::RelayError;
 use super::pattern::Patterns;
 use super::reader::{Next, Reader};
 use super::sink::Sink;
-use super::step::{Step, StepKind};
+use super::step::Step;
 use super::stream::POLL;
 use crate::block::{BlockRef, Height};
 use crate::db::Db;
@@ -77,13 +77,10 @@ impl Tail {
                 (Next::Blocks(blocks), written_to) => {
                     self.reader.on_disk(&written_to).await?;
                     for (logged, events) in blocks {
-                        let (block, previous) = (logged.block, self.cursor.block);
-                        let cursor = Cursor { block: Some(block), ..self.cursor };
-                        let kind = StepKind::Apply { block, previous };
-                        let step = Step { kind, events, cursor, at: logged.at };
+                        let step = Step::apply(logged, events, self.cursor);
                         sink.publish(&step).await?;
-                        self.remember(block, step.events);
-                        self.cursor = cursor;
+                        self.remember(logged.block, step.events);
+                        self.cursor = step.cursor;
                     }
                 }
                 (Next::Reorg(reorg), written_to) => {
@@ -110,9 +107,7 @@ impl Tail {
             self.bytes -= events.iter().map(Event::bytes).sum::<usize>();
             let previous = self.shown.back().map(|(block, _)| *block).or(reorg.to);
             let cursor = Cursor { block: previous, ..self.cursor };
-            let events = events.into_iter().rev().map(Event::inverted).collect();
-            let kind = StepKind::Retract { block, previous, fork: reorg.to, reorg: reorg.id };
-            sink.publish(&Step { kind, events, cursor, at: reorg.at }).await?;
+            sink.publish(&Step::retract(reorg, block, events, cursor)).await?;
             self.cursor = cursor;
         }
         if let Some(block) = self.cursor.block.filter(|block| Some(block.height) > fork) {

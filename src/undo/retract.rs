@@ -46,10 +46,7 @@ pub(super) async fn keep(
         let mut derived = derive(client, tables, |_| true, range).await?;
         let end = derived.to.unwrap_or(last);
         while next <= end {
-            let hash = register::committed_hash(client, pipeline.id, next).await?;
-            let hash = hash
-                .ok_or(register::RegisterError::Damaged("a committed block is missing in the block log"))?;
-            let block = BlockRef { height: next, hash };
+            let block = register::committed_block(client, pipeline.id, next).await?;
             let events = derived.blocks.remove(&next).unwrap_or_default();
             for (part, events) in (0..).zip(parts(&events)) {
                 let retracted = Retracted { block, part, events };

@@ -9,7 +9,7 @@ use crate::block::{BlockRef, Height};
 use crate::db::lock::Lock;
 use crate::db::{Db, DbError, migrate};
 use crate::register::heartbeat::{Heartbeat, Of, Silence};
-use crate::register::{RegisterError, Registered, height};
+use crate::register::{RegisterError, Registered, committed_block, height};
 
 /// A connection that holds the sink's lock, and an epoch that fences off whoever had it before.
 pub struct SinkLease {
@@ -204,9 +204,7 @@ impl SinkLease {
         let Some(height) = first.previous().filter(|_| first > self.pipeline.start_height) else {
             return Ok(Ok(None));
         };
-        let hash = super::super::committed_hash(&*self.client, self.pipeline.id, height).await?;
-        let hash = hash.ok_or(RegisterError::Damaged("a committed block is missing in the block log"))?;
-        Ok(Ok(Some(BlockRef { height, hash })))
+        Ok(Ok(Some(committed_block(&*self.client, self.pipeline.id, height).await?)))
     }
 
     /// The pipeline's last rollback; 0 before the first.

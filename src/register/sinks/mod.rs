@@ -21,7 +21,7 @@ pub use overview::{SinkOrder, SinkOverview, order_sink, sink_overview};
 pub use retracted::{
     Retracted, forget_retracted, lock_reserved, read_retracted, retracted_block, write_retracted,
 };
-pub use stream::{Ahead, LoggedBlock, LoggedReorg, ahead, is_on_disk, last_reorg};
+pub use stream::{Ahead, LoggedBlock, LoggedReorg, ahead, is_on_disk, last_reorg, written_to};
 
 /// Where a stream stands: everything up to and with this block is published, on the chain as it was after that rollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -52,11 +52,7 @@ pub async fn ahead(
 ) -> Result<Ahead, RegisterError> {
     let failed = || DbError::statement("look what is to be published");
     let checkpoint = checkpoint(client, pipeline).await?;
-    let row = client
-        .query_one("-- register::sinks::written_to\nselect pg_current_wal_insert_lsn()::text", &[])
-        .await
-        .map_err(failed())?;
-    let written_to = row.get(0);
+    let written_to = written_to(client).await?;
     let row = client
         .query_opt(
             "-- register::sinks::reorg\n\
@@ -87,6 +83,15 @@ pub async fn ahead(
         blocks.clear();
     }
     Ok(Ahead { checkpoint, at_cursor, reorg, blocks, written_to })
+}
+
+/// Up to where PostgreSQL's log is written.
+pub async fn written_to(client: &impl GenericClient) -> Result<String, RegisterError> {
+    let row = client
+        .query_one("-- register::sinks::written_to\nselect pg_current_wal_insert_lsn()::text", &[])
+        .await
+        .map_err(DbError::statement("see how far PostgreSQL's log is"))?;
+    Ok(row.get(0))
 }
 
 /// The pipeline's last rollback; 0 before the first.
